@@ -1,0 +1,187 @@
+"""What made a feature: the spec, its fingerprint, and the request it was resolved from.
+
+A feature file is valid because of the `FeatureSpec` in it, not because it exists. The
+`FeatureRequest` is what the user typed; resolving it (`featx.vision.backbones`) needs torch,
+comparing two of them does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+FORMAT_VERSION = 1
+"""Version of the feature file's layout; a reader refuses what is newer."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an image file to the tensor that the network sees.
+
+    The reference is Pillow's decode and torchvision's own transform on the PIL image.
+
+    Attributes
+    ----------
+    resize : tuple of int
+        ``(shorter side,)`` in pixels, or ``(height, width)``; empty: no resize.
+    crop : tuple of int
+        Centre crop ``(height, width)`` in pixels; empty: no crop.
+    interpolation : str
+        ``"nearest"``, ``"bilinear"``, ``"bicubic"`` (Pillow's filters), always antialiased.
+    mean, std : tuple of float
+        Per channel, in units of pixel values scaled to [0, 1].
+    antialias, exif : bool
+        Whether the resize is antialiased and EXIF orientation is applied.
+    alpha : str
+        The colour on which transparent pixels are composited.
+    window : tuple of float, or None
+        The grey values mapped to black and white for 16-bit and float images; None: the full
+        integer range, and [0, 1] for floats.
+    decoder : str
+        The library that decodes.
+    """
+
+    resize: tuple[int, ...]
+    crop: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    exif: bool = True
+    alpha: str = "white"
+    window: tuple[float, float] | None = None
+    decoder: str = "pillow"
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Everything that decides the numbers in a feature file.
+
+    Batch size, device, number of workers, runtime and engine are not in it: they do not change
+    the numbers beyond rounding.
+
+    Attributes
+    ----------
+    backbone : str
+        A torchvision model name, ``"featx-mini"``, or ``"package.module:function"``.
+    weights : str
+        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), ``"random:SEED"``,
+        ``"featx-mini"``, or ``"file"``.
+    weights_sha256 : str
+        Of the file that held the tensors; for random weights and a user's own network, of its tensors.
+    node : str
+        Where the features are read.
+    pooling : str
+        ``"avg"``, ``"max"``, ``"cls"``, ``"mean-tokens"`` or ``"none"``.
+    feature_shape : tuple of int
+        Shape of one sample's features before they are flattened into a row.
+    preprocess : Preprocess
+        From file to tensor.
+    views : tuple of str
+        The view plan; the plain image only: ``("plain",)``.
+    dtype, storage : str
+        Of the network's arithmetic, and of the stored features.
+    logits : bool
+        Whether the network's own class scores are stored too.
+    format_version : int
+        Layout of the file.
+    """
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    node: str
+    pooling: str
+    feature_shape: tuple[int, ...]
+    preprocess: Preprocess
+    views: tuple[str, ...] = ("plain",)
+    dtype: str = "float32"
+    storage: str = "float32"
+    logits: bool = False
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def n_features(self) -> int:
+        """Length of one row of features."""
+        n = 1
+        for size in self.feature_shape:
+            n *= size
+        return n
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready builtins (tuples become lists)."""
+        return dict(json.loads(_canonical_json(dataclasses.asdict(self))))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> FeatureSpec:
+        """Rebuild a spec from `to_dict`'s output; fields that this version does not know are ignored.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If a field is missing or of another type.
+        """
+        fields = {f.name for f in dataclasses.fields(cls)} & set(data)
+        values = {name: _as_tuples(data[name]) for name in fields - {"preprocess"}}
+        known = {f.name for f in dataclasses.fields(Preprocess)}
+        preprocess = {name: _as_tuples(value) for name, value in data["preprocess"].items() if name in known}
+        return cls(preprocess=Preprocess(**preprocess), **values)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) of the spec's canonical JSON."""
+        return hashlib.sha256(_canonical_json(dataclasses.asdict(self)).encode()).hexdigest()
+
+    def differences(self, other: FeatureSpec) -> dict[str, tuple[Any, Any]]:
+        """Return the fields that differ, as ``{name: (self's value, other's value)}``.
+
+        The preprocess is compared field by field, under names like ``"preprocess.resize"``.
+        """
+        mine, theirs = _flat(self), _flat(other)
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What the user asks for, before names are resolved to weights, nodes and numbers.
+
+    Attributes
+    ----------
+    backbone, weights : str
+        As typed: ``weights`` is ``"DEFAULT"``, an enum member, a file, ``"random"`` or ``"random:SEED"``.
+    node, pooling : str or None
+        None: the input of the classifier, and the pooling that suits the node.
+    dtype, storage : str
+        ``"float32"`` or ``"bfloat16"`` / ``"float16"``; ``"float32"`` or ``"float16"``.
+    window : tuple of float, or None
+        See `Preprocess.window`.
+    with_logits : bool
+        Whether the network's own class scores are wanted too.
+    """
+
+    backbone: str = "resnet50"
+    weights: str = "DEFAULT"
+    node: str | None = None
+    pooling: str | None = None
+    dtype: str = "float32"
+    storage: str = "float32"
+    window: tuple[float, float] | None = None
+    with_logits: bool = False
+
+
+def _canonical_json(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _flat(spec: FeatureSpec) -> dict[str, Any]:
+    values = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "preprocess"}
+    for field in dataclasses.fields(spec.preprocess):
+        values[f"preprocess.{field.name}"] = getattr(spec.preprocess, field.name)
+    return values

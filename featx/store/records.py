@@ -1,0 +1,80 @@
+"""What passes between the extraction and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+OK = "ok"
+FAILED = "failed"
+
+REASONS = {
+    "missing": "the file does not exist",
+    "unreadable": "the file cannot be opened or read",
+    "empty": "the file has no bytes",
+    "truncated": "the image ends too early",
+    "corrupt": "the image's data are damaged",
+    "bomb": "more pixels than is safe to decode",
+    "not-an-image": "no known image format",
+    "out-of-window": "values outside [0, 1]; give --window LO,HI",
+    "unsupported": "an image of a kind that featx does not read",
+    "name-not-utf8": "the file's name is not valid UTF-8",
+    "symlink-loop": "the link leads back to itself",
+    "not-finite": "the network gave NaN or infinite features",
+}
+"""Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """The account of one sample.
+
+    Attributes
+    ----------
+    key : str
+        The sample.
+    status : str
+        ``"ok"`` or ``"failed"``.
+    reason : str
+        Why it failed (see `REASONS`); for a good row a note (``"png named .jpg"``), mostly ``""``.
+    sha256 : str
+        Of the file's bytes, 64 hex digits; for arrays of shape, dtype and pixels; ``""`` = not read.
+    bytes, mtime_ns : int
+        Size and modification time of the file when it was read; 0 for arrays.
+    format, mode : str
+        Pillow's names (``"JPEG"``, ``"RGB"``), of the file as it is.
+    width, height : int
+        Pixels, of the file as it is.
+    """
+
+    key: str
+    status: str
+    reason: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    mtime_ns: int = 0
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """The outcome of one batch: every sample exactly once, as a row or as a failure.
+
+    Attributes
+    ----------
+    entries : list of LedgerEntry
+        All samples of the batch in manifest order.
+    features : float array (n_ok, n_features)
+        One row for each entry with status ``"ok"``, in the same order.
+    logits : float array (n_ok, n_source_classes), or None
+        The network's own class scores, where asked for.
+    """
+
+    entries: list[LedgerEntry]
+    features: NDArray[np.floating]
+    logits: NDArray[np.floating] | None = None
