@@ -1,0 +1,107 @@
+"""Which samples belong together: what must never be on both sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupIds:
+    """Groups as consecutive integers.
+
+    Attributes
+    ----------
+    ids : int array (n_samples,), or None
+        0 ... n - 1 in order of first appearance; None when nothing is grouped at all.
+    n : int
+        How many groups there are, groups of one sample included; 0 when `ids` is None.
+    source : str
+        Where they come from, in words: ``"column patient"``, ``"identical bytes"``; ``""`` when `ids` is None.
+    given : bool
+        Whether the source named groups. False with `ids` not None: only identical bytes are held together, and the
+        user must still hear that no groups were given.
+    names : tuple of str
+        One name for each group, for messages: what the source calls it (two that identical bytes join are
+        ``"a + b"``), else the key of its first sample.
+    """
+
+    ids: IntArray | None
+    n: int
+    source: str
+    given: bool
+    names: tuple[str, ...]
+
+
+def resolve_groups(
+    groups: Sequence[str] | NDArray[np.object_],
+    sha256: Sequence[str] | NDArray[np.object_],
+    group_source: str,
+    *,
+    keys: Sequence[str] | NDArray[np.object_] | None = None,
+) -> GroupIds:
+    """Join samples of the same group, and samples of identical bytes, into connected components.
+
+    Parameters
+    ----------
+    groups : str sequence (n_samples,)
+        ``''`` = no group given: the sample is a group of its own.
+    sha256 : str sequence (n_samples,)
+        Of the samples' bytes; ``''`` = unknown, equal to nothing.
+    group_source : str
+        Where `groups` come from, in words.
+    keys : str sequence (n_samples,), optional
+        Names for groups that have none.
+
+    Returns
+    -------
+    GroupIds
+        Two samples have the same id when a chain of equal groups and equal bytes leads from one to the other.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n_samples = len(groups)
+    given = any(groups)
+    # A graph of samples and of the values that they share; '' is shared with nobody.
+    values = [("group", str(group)) for group in groups] + [("sha256", str(sha)) for sha in sha256]
+    edges = [(place % n_samples, value) for place, value in enumerate(values) if value[1]]
+    node_of = {value: n_samples + place for place, value in enumerate(dict.fromkeys(value for _, value in edges))}
+    rows = [sample for sample, _ in edges]
+    columns = [node_of[value] for _, value in edges]
+    size = n_samples + len(node_of)
+    graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
+    _, components = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(components[:n_samples], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    ids: IntArray = rank[inverse]
+    n_groups = len(first)
+    if not given and n_groups == n_samples:
+        return GroupIds(None, 0, "", given=False, names=())
+
+    n_apart = len({str(group) for group in groups if group}) + sum(1 for group in groups if not group)
+    source = (group_source or "groups as given") if given else ""
+    if n_groups < n_apart:
+        source += f"{', joined by ' if given else ''}identical bytes"
+    return GroupIds(ids, n_groups, source, given=given, names=_names(ids, n_groups, groups, keys))
+
+
+def _names(
+    ids: IntArray,
+    n_groups: int,
+    groups: Sequence[str] | NDArray[np.object_],
+    keys: Sequence[str] | NDArray[np.object_] | None,
+) -> tuple[str, ...]:
+    own: list[dict[str, None]] = [{} for _ in range(n_groups)]
+    first_key = [""] * n_groups
+    for place, (number, group) in enumerate(zip(ids, groups, strict=True)):
+        if group:
+            own[number][str(group)] = None
+        first_key[number] = first_key[number] or (str(keys[place]) if keys is not None else f"sample {place}")
+    return tuple(" + ".join(names) or key for names, key in zip(own, first_key, strict=True))

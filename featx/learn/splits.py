@@ -1,0 +1,311 @@
+"""Folds: stratified by class, whole groups only, and with every class in every training part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featx.errors import LabelsError, UsageError
+
+IntArray = NDArray[np.int64]
+
+N_SHUFFLES = 10
+"""How many shuffles are tried until every class is in every fold; each is seeded, so the outcome is always the same."""
+
+NEVER_TESTED = ("", "-1")
+"""Values of a prescribed fold column that mean "always in training" (-1 as in scikit-learn's PredefinedSplit)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One split into a training and a test part.
+
+    Attributes
+    ----------
+    repeat, number : int
+        Which repeat, and which fold of it, from 0.
+    train, test : int array
+        Positions into what was split, ascending.
+    name : str
+        The value of the fold column where the folds were prescribed, else the number from 1.
+    """
+
+    repeat: int
+    number: int
+    train: IntArray
+    test: IntArray
+    name: str = ""
+
+
+def make_folds(
+    y: ArrayLike,
+    groups: IntArray | None,
+    *,
+    n_splits: int,
+    n_repeats: int = 1,
+    random_state: int = 0,
+    prescribed: Sequence[str] | NDArray[np.object_] | None = None,
+    group_names: Sequence[str] = (),
+    what: str = "cross-validation",
+    option: str = "--cv",
+) -> list[Fold]:
+    """Split into folds.
+
+    Without groups this is scikit-learn's StratifiedKFold, with groups its StratifiedGroupKFold, shuffled. The first
+    repeat uses `random_state` itself, so that scikit-learn gives the same folds; later ones are seeded from it. Where
+    whole groups leave a fold without some class, up to `N_SHUFFLES` shuffles are tried: the first with every class in
+    every training and test part is taken, else the first with every class in every training part.
+
+    Parameters
+    ----------
+    y : str array (n_samples,)
+    groups : int array (n_samples,), or None
+    n_splits : int
+        At least 2. Not used with `prescribed`.
+    n_repeats : int
+        How often the samples are split anew; 1 with `prescribed`.
+    random_state : int
+    prescribed : str array (n_samples,), optional
+        The fold in which each sample is tested. Values are any words; each is one fold. ``''`` and ``'-1'`` are never
+        tested and always in training, as -1 is in scikit-learn's PredefinedSplit.
+    group_names : sequence of str, optional
+        Names of the groups, for messages.
+    what, option : str
+        What is split, and the option that sets `n_splits`, for messages.
+
+    Returns
+    -------
+    list of Fold
+        `n_repeats` x `n_splits`, repeat by repeat; no group is on both sides of any.
+
+    Raises
+    ------
+    LabelsError
+        One class only, too few samples or groups for the folds, no shuffle with every class in every training part; a
+        prescribed column that splits a group, has fewer than two values, or leaves a training part without some class.
+    """
+    classes, codes = np.unique(np.asarray(y), return_inverse=True)
+    if prescribed is not None:
+        if n_repeats != 1:
+            raise UsageError(f"--repeats {n_repeats} with a fold column would repeat the same folds; leave it at 1")
+        return _prescribed_folds(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
+    if n_splits < 2:
+        raise UsageError(f"{option} {n_splits}: at least 2 folds are needed")
+    check_classes(y, groups, n_splits=n_splits, what=what, option=option)
+    folds: list[Fold] = []
+    for repeat in range(n_repeats):
+        tests = _shuffled(codes, groups, n_splits, random_state, repeat)
+        if tests is None:
+            raise LabelsError(_no_shuffle(classes, codes, groups, n_splits, random_state, what, option))
+        folds += [
+            Fold(repeat, number, np.setdiff1d(np.arange(len(codes)), test), test, str(number + 1))
+            for number, test in enumerate(tests)
+        ]
+    return folds
+
+
+def check_classes(
+    y: ArrayLike,
+    groups: IntArray | None,
+    *,
+    n_splits: int,
+    what: str = "cross-validation",
+    option: str = "--cv",
+    inner_splits: int | None = None,
+) -> None:
+    """Raise when some class is too small for the folds.
+
+    Parameters
+    ----------
+    y : str array (n_samples,)
+    groups : int array (n_samples,), or None
+        With groups a class is counted in groups: those that have at least one sample of it.
+    n_splits : int
+        Folds that every class must be able to fill.
+    what, option : str
+        What is split, and the option that sets `n_splits`, for messages.
+    inner_splits : int, optional
+        Folds into which each training part is split again (nested cross-validation): what is left of a class after
+        its largest test part must fill them too.
+
+    Raises
+    ------
+    LabelsError
+        No samples, one class only, or a class too small; offers ``--cv N`` and ``--min-per-class N`` where they help.
+    """
+    y = np.asarray(y)
+    classes = np.unique(y)
+    if len(classes) == 0:
+        raise LabelsError(f"no labelled samples for {what}")
+    if len(classes) == 1:
+        raise LabelsError(f"only one class, {str(classes[0])!r}, for {what}; a classifier needs at least two")
+    counts = dict(zip((str(name) for name in classes), _class_sizes(y, groups).tolist(), strict=True))
+    enough = n_splits
+    while inner_splits is not None and _left_to_train(enough, n_splits) < inner_splits:
+        enough += 1
+    small = {name: count for name, count in counts.items() if count < enough}
+    if not small:
+        return
+    unit = "samples" if groups is None else "groups"
+    listed = ", ".join(f"{name!r} has {count}" for name, count in list(small.items())[:10])
+    more = f", and {len(small) - 10} more classes" if len(small) > 10 else ""
+    needs = f"{n_splits} folds" + (f" with {inner_splits} inner folds" if inner_splits is not None else "")
+    offers = []
+    least = min(small.values())
+    cv = min(n_splits, least)
+    inner = None if inner_splits is None else min(inner_splits, _left_to_train(least, cv))
+    if cv >= 2 and (inner is None or inner >= 2):
+        offers.append(f"{option} {cv}" + (f" --inner-cv {inner}" if inner != inner_splits else ""))
+    if len(classes) - len(small) >= 2:
+        offers.append(f"--min-per-class {enough} (leaves out {len(small)} of {len(classes)} classes)")
+    way_out = f"try {' or '.join(offers)}" if offers else f"give each class at least {enough} {unit}"
+    raise LabelsError(f"too few {unit} for {needs} in {what}: {listed}{more}; at least {enough} needed. {way_out}")
+
+
+def drop_small_classes(
+    y: ArrayLike, minimum: int, groups: IntArray | None = None
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Leave out the classes with fewer than `minimum` samples, or groups where there are groups.
+
+    Returns
+    -------
+    mask : bool array (n_samples,)
+        The samples that stay.
+    left_out : dict of str to int
+        Each class that goes, with its number of samples.
+    """
+    y = np.asarray(y)
+    classes, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    small = _class_sizes(y, groups) < minimum
+    return ~small[codes], {str(name): int(count) for name, count in zip(classes[small], counts[small], strict=True)}
+
+
+def _class_sizes(y: NDArray[Any], groups: IntArray | None) -> IntArray:
+    """Count each class's samples, or the groups that have at least one."""
+    classes, codes = np.unique(y, return_inverse=True)
+    if groups is not None:
+        codes = np.unique(np.stack([codes, groups]), axis=1)[0]
+    return np.bincount(codes, minlength=len(classes))
+
+
+def _left_to_train(n: int, n_splits: int) -> int:
+    """Members of a class of `n` that are in training in the fold that tests most of them."""
+    return n + (-n // n_splits)
+
+
+def _shuffled(
+    codes: IntArray, groups: IntArray | None, n_splits: int, random_state: int, repeat: int
+) -> list[IntArray] | None:
+    """Test parts of one repeat, or None when no shuffle keeps every class in every training part."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    n_classes = int(codes.max()) + 1
+    total = np.bincount(codes, minlength=n_classes)
+    usable = None
+    for attempt in range(N_SHUFFLES):
+        seed = random_state
+        if repeat or attempt:
+            seed = int(np.random.SeedSequence((random_state, repeat, attempt)).generate_state(1)[0])
+        splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(
+            n_splits, shuffle=True, random_state=seed
+        )
+        tests = [np.sort(np.asarray(test, dtype=np.int64)) for _, test in splitter.split(codes, codes, groups)]
+        tested = np.array([np.bincount(codes[test], minlength=n_classes) for test in tests])
+        if (tested > 0).all() and (tested < total).all():
+            return tests
+        if usable is None and all(len(test) for test in tests) and (tested < total).all():
+            usable = tests
+    return usable
+
+
+def _no_shuffle(
+    classes: NDArray[Any],
+    codes: IntArray,
+    groups: IntArray | None,
+    n_splits: int,
+    random_state: int,
+    what: str,
+    option: str,
+) -> str:
+    """Say which class stands in the way, and the largest number of folds that works."""
+    working = (n for n in range(n_splits - 1, 1, -1) if _shuffled(codes, groups, n, random_state, 0) is not None)
+    largest = next(working, None)
+    sizes = _class_sizes(codes, groups)
+    name = str(classes[int(np.argmin(sizes))])
+    way_out = f"try {option} {largest}" if largest is not None else "use fewer, or more even, groups per class"
+    return (
+        f"whole groups cannot be dealt into {n_splits} folds in {what} with every class in every training part and no "
+        f"fold empty; the class in fewest groups is {name!r} ({sizes.min()}). {way_out}"
+    )
+
+
+def _prescribed_folds(
+    classes: NDArray[Any],
+    codes: IntArray,
+    groups: IntArray | None,
+    column: NDArray[np.object_],
+    group_names: Sequence[str],
+) -> list[Fold]:
+    """One fold for each value of the column."""
+    if len(classes) < 2:
+        raise LabelsError("fewer than two classes; a classifier needs at least two")
+    column = np.array(["" if value in NEVER_TESTED else str(value) for value in column], dtype=object)
+    names = sorted(set(column) - {""}, key=_natural)
+    if not names:
+        raise LabelsError("the fold column names no fold: every value is empty or -1")
+    if groups is not None:
+        check_whole_groups(column, groups, what="the fold column", group_names=group_names)
+    folds = []
+    for number, name in enumerate(names):
+        test = np.flatnonzero(column == name)
+        train = np.flatnonzero(column != name)
+        lacking = np.setdiff1d(np.arange(len(classes)), codes[train])
+        if len(lacking):
+            raise LabelsError(
+                f"fold {name!r} of the fold column tests every sample of class {str(classes[lacking[0]])!r}: none is "
+                "left to train on; spread the class over more folds, or leave the column out"
+            )
+        folds.append(Fold(0, number, train, test, name))
+    return folds
+
+
+def check_whole_groups(
+    parts: NDArray[np.object_], groups: IntArray, *, what: str, group_names: Sequence[str] = (), hint: str = ""
+) -> None:
+    """Raise when some group has samples in more than one part.
+
+    Parameters
+    ----------
+    parts : str array (n_samples,)
+    groups : int array (n_samples,)
+    what : str
+        What divides the samples, for the message.
+    group_names : sequence of str, optional
+        Name of each group; else its number is named.
+    hint : str
+        What to do next, for the message.
+
+    Raises
+    ------
+    LabelsError
+        Names the first such group and its parts.
+    """
+    names, codes = np.unique(parts.astype(str), return_inverse=True)
+    pairs = np.unique(np.stack([groups, codes]), axis=1)
+    numbers, n_parts = np.unique(pairs[0], return_counts=True)
+    torn = numbers[n_parts > 1]
+    if len(torn):
+        group = int(torn[0])
+        sides = " and ".join(repr(str(name)) for name in names[pairs[1][pairs[0] == group]])
+        name = group_names[group] if group_names else str(group)
+        others = f" ({len(torn)} groups are torn apart)" if len(torn) > 1 else ""
+        raise LabelsError(f"{what} puts group {name!r} into {sides}{others}{'; ' + hint if hint else ''}")
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    """Sort 2 before 10, and numbers before words."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
