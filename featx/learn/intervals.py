@@ -1,0 +1,260 @@
+"""95 % intervals, each of which says in words how it was made.
+
+No interval is given where the data cannot carry one: a single fold, fewer than two units to resample, or values that
+are all the same, for which the formulas would claim a certainty of zero width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featx.learn.metrics import FloatArray, IntArray, Statistic, encode_predictions, statistic
+
+LEVEL = 0.95
+N_BOOT = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its 95 % interval.
+
+    Attributes
+    ----------
+    mean : float or None
+        The mean over the folds, or the score of a fixed part; None where undefined.
+    low, high : float or None
+        Ends of the interval; None where there is none, and `method` says why.
+    method : str
+        How the interval was made, in words.
+    folds : list of float or None
+        The score of each fold, repeat by repeat; empty for a fixed part.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    method: str
+    folds: list[float | None] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{mean, low, high, folds, method}`` for JSON."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "folds": self.folds, "method": self.method}
+
+
+def nadeau_bengio_interval(
+    values: Sequence[float | None], n_splits: int, n_repeats: int = 1, *, limits: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """Interval of the mean over (repeated) k-fold cross-validation.
+
+    The folds share training samples, so the variance of their mean is not s^2 / (k r) but, corrected,
+    ``(1 / (k r) + 1 / (k - 1)) s^2`` (Nadeau and Bengio, Inference for the generalization error, Machine Learning 52,
+    2003; 1 / (k - 1) is test size over training size); with the t distribution of k r - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    values : sequence of float or None, length n_splits * n_repeats
+        Where the score is undefined the fold is left out, and k r is the number of those that remain.
+    n_splits, n_repeats : int
+        k and r.
+    limits : (float, float)
+        The score's range, at which the interval is cut off.
+    """
+    folds = list(values)
+    defined = np.array([value for value in folds if value is not None], dtype=np.float64)
+    design = f"{n_splits} folds" + (f" x {n_repeats} repeats" if n_repeats > 1 else "")
+    if len(defined) < len(folds):
+        design += f", undefined in {len(folds) - len(defined)} of {len(folds)}"
+    if len(defined) == 0:
+        return Interval(None, None, None, f"undefined ({design})", folds)
+    mean = float(np.mean(defined))
+    if len(defined) == 1 or n_splits < 2:
+        return Interval(mean, None, None, f"no interval from a single fold ({design})", folds)
+    if np.ptp(defined) == 0:
+        return Interval(mean, None, None, f"no interval: every fold gave the same value ({design})", folds)
+    from scipy.stats import t
+
+    variance = (1 / len(defined) + 1 / (n_splits - 1)) * float(np.var(defined, ddof=1))
+    half = float(t.ppf((1 + LEVEL) / 2, len(defined) - 1)) * variance**0.5
+    low, high = max(mean - half, limits[0]), min(mean + half, limits[1])
+    return Interval(mean, low, high, f"Nadeau-Bengio corrected t ({design})", folds)
+
+
+def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Interval:
+    """Interval of a proportion of independent trials (Wilson, JASA 22, 1927; the score interval).
+
+    Parameters
+    ----------
+    n_right, n : float
+        Successes and trials; need not be whole (means over repeats).
+    unit : str
+        What the trials are, for the method's words.
+    """
+    if n <= 0:
+        return Interval(None, None, None, f"undefined: no {unit}")
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + LEVEL) / 2))
+    share = n_right / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    # At 0 and n successes one end is exact; rounding must not push the share out of its own interval.
+    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+    return Interval(share, low, high, f"Wilson ({n:g} {unit})")
+
+
+def group_bootstrap_interval(
+    metric: str,
+    y: ArrayLike,
+    predicted: ArrayLike,
+    probabilities: ArrayLike | None,
+    groups: ArrayLike | None,
+    *,
+    classes: Sequence[str],
+    n_boot: int = N_BOOT,
+    random_state: int = 0,
+) -> Interval:
+    """Interval of one score on a fixed part, by resampling whole groups; see `bootstrap_intervals`.
+
+    Parameters
+    ----------
+    metric : str
+        One of `featx.learn.metrics.SCORINGS`.
+    y, predicted : str array (n_samples,)
+    probabilities : float array (n_samples, n_classes), or None
+    groups : array (n_samples,), or None
+        None: samples are resampled.
+    classes : sequence of str
+    n_boot, random_state : int
+    """
+    predictions = encode_predictions(y, predicted, probabilities, classes)
+    units, n_units, unit = resampling_units(groups, len(predictions.true))
+    statistics = {metric: statistic(metric, predictions, units, n_units)}
+    return bootstrap_intervals(statistics, n_units, unit=unit, n_boot=n_boot, random_state=random_state)[metric]
+
+
+def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int, str]:
+    """Number what is resampled: the groups, or the samples where there are none or each is a group of its own.
+
+    Returns
+    -------
+    units : int array (n_samples,)
+    n_units : int
+    unit : str
+        ``"groups"`` or ``"samples"``.
+    """
+    if groups is not None:
+        names, units = np.unique(np.asarray(groups), return_inverse=True)
+        if len(names) < n_samples:
+            return units.astype(np.int64), len(names), "groups"
+    return np.arange(n_samples, dtype=np.int64), n_samples, "samples"
+
+
+def proportion_interval(
+    right: NDArray[np.bool_],
+    among: NDArray[np.bool_],
+    groups: ArrayLike | None,
+    *,
+    n_repeats: int = 1,
+    n_boot: int = N_BOOT,
+    random_state: int = 0,
+) -> Interval:
+    """Interval of a proportion: Wilson for independent samples, bootstrap by group where groups hold several.
+
+    Parameters
+    ----------
+    right, among : bool array (n_predictions,)
+        The proportion is that of `right` among `among`.
+    groups : array (n_predictions,), or None
+    n_repeats : int
+        How often each sample is among the predictions; it counts once in the interval.
+    n_boot, random_state : int
+
+    Returns
+    -------
+    Interval
+        Where all groups agree the bootstrap has no width; Wilson with each group as one trial stands in for it.
+    """
+    n_right, n = int(np.sum(right & among)), int(np.sum(among))
+    if n == 0 or groups is None:
+        return wilson_interval(n_right / n_repeats, n / n_repeats)
+    units, n_units, _ = resampling_units(groups, len(among) // n_repeats)
+    if n_units == len(among) // n_repeats:
+        return wilson_interval(n_right / n_repeats, n / n_repeats)
+    above = np.bincount(units, weights=right & among, minlength=n_units)
+    below = np.bincount(units, weights=among, minlength=n_units)
+
+    def share(counts: FloatArray) -> FloatArray:
+        total = below @ counts
+        return np.divide(above @ counts, total, out=np.full_like(total, np.nan), where=total > 0)
+
+    [interval] = bootstrap_intervals(
+        {"share": share}, n_units, unit="groups", n_boot=n_boot, random_state=random_state
+    ).values()
+    if interval.low is None:
+        n_groups = int(np.sum(below > 0))
+        interval = wilson_interval(n_right / n * n_groups, n_groups, unit="groups, each counted once")
+    return interval
+
+
+def bootstrap_intervals(
+    statistics: Mapping[str, Statistic], n_units: int, *, unit: str, n_boot: int = N_BOOT, random_state: int = 0
+) -> dict[str, Interval]:
+    """Percentile bootstrap (Efron 1979) of several scores over the same resamples of whole units.
+
+    Parameters
+    ----------
+    statistics : mapping of str to Statistic
+    n_units : int
+    unit : str
+        What is resampled, for the method's words.
+    n_boot, random_state : int
+
+    Returns
+    -------
+    dict of str to Interval
+        Resamples in which a score is undefined are left out and counted in `method`; no interval when that is more
+        than half of them.
+    """
+    every_unit_once = np.ones((n_units, 1))
+    points = {name: float(of_counts(every_unit_once)[0]) for name, of_counts in statistics.items()}
+    parts: dict[str, list[FloatArray]] = {name: [] for name in statistics}
+    if n_units >= 2:
+        for counts in _resamples(n_units, n_boot, random_state):
+            for name, of_counts in statistics.items():
+                parts[name].append(of_counts(counts))
+    return {
+        name: _percentiles(points[name], np.concatenate(parts[name]) if parts[name] else np.empty(0), n_units, unit)
+        for name in statistics
+    }
+
+
+def _percentiles(point: float, resampled: FloatArray, n_units: int, unit: str) -> Interval:
+    if np.isnan(point):
+        return Interval(None, None, None, "undefined")
+    if len(resampled) == 0:
+        return Interval(point, None, None, f"no interval: fewer than two {unit}")
+    defined = resampled[~np.isnan(resampled)]
+    design = f"{n_units} {unit}, {len(resampled)} resamples"
+    if len(defined) < len(resampled):
+        design += f", undefined in {len(resampled) - len(defined)}"
+    if len(defined) < len(resampled) / 2:
+        return Interval(point, None, None, f"no interval: undefined in most resamples ({design})")
+    if np.ptp(defined) < 1e-12:
+        return Interval(point, None, None, f"no interval: every resample gave the same value ({design})")
+    low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Interval(point, float(low), float(high), f"percentile bootstrap ({design})")
+
+
+def _resamples(n_units: int, n_boot: int, random_state: int) -> Iterator[FloatArray]:
+    """Yield how often each unit is drawn, (n_units, some) at a time, `n_boot` in all."""
+    rng = np.random.default_rng(random_state)
+    at_once = max(1, 1_000_000 // n_units)
+    for start in range(0, n_boot, at_once):
+        n = min(at_once, n_boot - start)
+        drawn = rng.integers(n_units, size=(n_units, n)) * n + np.arange(n)
+        yield np.bincount(drawn.ravel(), minlength=n_units * n).reshape(n_units, n).astype(np.float64)
