@@ -17,6 +17,8 @@ from featx.learn.metrics import FloatArray, IntArray, Statistic, encode_predicti
 
 LEVEL = 0.95
 N_BOOT = 2000
+SAME = 1e-12
+"""Values no further apart than this differ by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def nadeau_bengio_interval(
     mean = float(np.mean(defined))
     if len(defined) == 1 or n_splits < 2:
         return Interval(mean, None, None, f"no interval from a single fold ({design})", folds)
-    if np.ptp(defined) == 0:
+    if np.ptp(defined) < SAME:
         return Interval(mean, None, None, f"no interval: every fold gave the same value ({design})", folds)
     from scipy.stats import t
 
@@ -138,7 +140,7 @@ def group_bootstrap_interval(
 
 
 def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int, str]:
-    """Number what is resampled: the groups, or the samples where there are none or each is a group of its own.
+    """Give numbers to what is resampled: the groups, or the samples where no group holds two.
 
     Returns
     -------
@@ -180,10 +182,9 @@ def proportion_interval(
         Where all groups agree the bootstrap has no width; Wilson with each group as one trial stands in for it.
     """
     n_right, n = int(np.sum(right & among)), int(np.sum(among))
-    if n == 0 or groups is None:
-        return wilson_interval(n_right / n_repeats, n / n_repeats)
-    units, n_units, _ = resampling_units(groups, len(among) // n_repeats)
-    if n_units == len(among) // n_repeats:
+    names, units = np.unique(np.arange(len(among)) if groups is None else groups, return_inverse=True)
+    n_units = len(names)
+    if n == 0 or groups is None or n_units * n_repeats == len(among):
         return wilson_interval(n_right / n_repeats, n / n_repeats)
     above = np.bincount(units, weights=right & among, minlength=n_units)
     below = np.bincount(units, weights=among, minlength=n_units)
@@ -244,7 +245,7 @@ def _percentiles(point: float, resampled: FloatArray, n_units: int, unit: str) -
         design += f", undefined in {len(resampled) - len(defined)}"
     if len(defined) < len(resampled) / 2:
         return Interval(point, None, None, f"no interval: undefined in most resamples ({design})")
-    if np.ptp(defined) < 1e-12:
+    if np.ptp(defined) < SAME:
         return Interval(point, None, None, f"no interval: every resample gave the same value ({design})")
     low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interval(point, float(low), float(high), f"percentile bootstrap ({design})")

@@ -195,7 +195,7 @@ class _Tally:
 
     def total(self, values: FloatArray | NDArray[np.bool_]) -> FloatArray:
         """Sum of a value over each unit's samples, (n_units,)."""
-        return np.bincount(self.units, weights=values, minlength=self.n_units)
+        return np.bincount(self.units, weights=values, minlength=self.n_units).astype(np.float64)
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
