@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+"""Names of a split, in lower case, to the name that is stored."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Manifest:
         Position to the reason (``"name-not-utf8"``, ...) of samples that cannot be read at all.
     group_source : str
         Where the groups come from, in words: ``"column patient"``, ``"regex ..."``; ``""`` = none.
+    skipped : dict of str to int
+        Files of a folder that are no samples, counted by lower-case extension.
     """
 
     root: str
@@ -46,6 +52,40 @@ class Manifest:
     arrays: Sequence[NDArray[np.uint8]] | Any | None = None
     refused: dict[int, str] = field(default_factory=dict)
     group_source: str = ""
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def take(self, positions: Sequence[int]) -> Manifest:
+        """Return the samples at these positions, in this order."""
+
+        def picked(column: Sequence[Any]) -> list[Any]:
+            return [column[position] for position in positions]
+
+        return dataclasses.replace(
+            self,
+            keys=picked(self.keys),
+            paths=picked(self.paths),
+            labels=picked(self.labels),
+            groups=picked(self.groups),
+            splits=picked(self.splits),
+            folds=picked(self.folds),
+            meta={name: picked(column) for name, column in self.meta.items()},
+            arrays=None if self.arrays is None else _Picked(self.arrays, positions),
+            refused={new: self.refused[old] for new, old in enumerate(positions) if old in self.refused},
+        )
+
+
+class _Picked(Sequence[Any]):
+    """Some items of a sequence, which are only touched when asked for."""
+
+    def __init__(self, items: Sequence[Any], positions: Sequence[int]) -> None:
+        self._items = items
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[self._positions[index]]

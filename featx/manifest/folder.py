@@ -1,0 +1,179 @@
+"""A folder of images, or one image file, as a manifest.
+
+Files with the extension of an image format that featx reads are samples, whatever they hold; others are counted as
+skipped. Names that begin with a dot, and ``__MACOSX``, are not looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from featx.errors import ManifestError, UnknownNameError
+from featx.manifest.record import SPLITS, Manifest
+
+EXTENSIONS = frozenset(
+    (
+        ".apng",
+        ".avif",
+        ".avifs",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".ico",
+        ".j2c",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpc",
+        ".jpe",
+        ".jpeg",
+        ".jpf",
+        ".jpg",
+        ".jpx",
+        ".mpo",
+        ".pbm",
+        ".pcx",
+        ".pfm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".qoi",
+        ".rgb",
+        ".rgba",
+        ".sgi",
+        ".bw",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
+"""Lower-case extensions of samples."""
+
+LAYOUTS = ("auto", "classes", "splits", "flat")
+
+
+def read_folder(folder: Path, *, layout: str = "auto") -> Manifest:
+    """List the images of a folder, sorted by key.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look, however deep; symbolic links are followed.
+    layout : str
+        ``"classes"``: the first folder is the label. ``"splits"``: the first folder is the split (train, val, valid,
+        validation, dev or test, in any case), the second the label. ``"flat"``: neither. ``"auto"``: splits if every
+        top folder that holds images is named like one, classes if there are others, flat if there are none.
+
+    Returns
+    -------
+    Manifest
+        A link that leads back to itself or to a folder around it, and a name that is not UTF-8, are in `refused`.
+
+    Raises
+    ------
+    ManifestError
+        If there is no image, or a folder cannot be listed, or ``layout="splits"`` and a top folder has another name.
+    """
+    if layout not in LAYOUTS:
+        raise UnknownNameError("layout", layout, LAYOUTS)
+    found: list[tuple[str, str]] = []  # key, reason
+    skipped: Counter[str] = Counter()
+    for key, reason in _walk(str(folder)):
+        extension = _extension(key)
+        if reason or extension in EXTENSIONS:
+            found.append((key, reason))
+        else:
+            skipped[extension] += 1
+    if not found:
+        others = f" ({sum(skipped.values())} other files)" if skipped else ""
+        raise ManifestError(f"no images in this folder{others}; expected files like .jpg, .png, .tif", path=str(folder))
+    return _as_manifest(folder, found, layout, skipped)
+
+
+def read_image_file(path: Path) -> Manifest:
+    """Return a manifest of this one file; its key is its name."""
+    return _as_manifest(path.parent, [(path.name, "")], "flat", Counter())
+
+
+def _as_manifest(root: Path, found: list[tuple[str, str]], layout: str, skipped: Counter[str]) -> Manifest:
+    samples = sorted((_utf8(key), key, reason or _name_reason(key)) for key, reason in found)
+    keys = [key for key, _, _ in samples]
+    if len(set(keys)) != len(keys):
+        twice = next(key for key, n in Counter(keys).items() if n > 1)
+        raise ManifestError(f"two files whose names read {twice!r} once what is not UTF-8 is escaped", path=str(root))
+    top = {key.split("/", 1)[0] for key in keys if "/" in key}
+    if layout == "auto":
+        layout = "flat" if not top else "splits" if all(name.lower() in SPLITS for name in top) else "classes"
+    elif layout == "splits" and (others := sorted(name for name in top if name.lower() not in SPLITS)):
+        raise ManifestError(f"{others[0]!r} is not a split; expected {', '.join(SPLITS)}", path=str(root))
+    labels, splits = [], []
+    for key in keys:
+        folders = key.split("/")[:-1]
+        splits.append(SPLITS[folders.pop(0).lower()] if layout == "splits" and folders else "")
+        labels.append(folders[0] if layout != "flat" and folders else "")
+    nothing = [""] * len(keys)
+    return Manifest(
+        root=str(root),
+        keys=keys,
+        paths=[f"{root}/{raw}" for _, raw, _ in samples],
+        labels=labels,
+        groups=nothing,
+        splits=splits,
+        folds=list(nothing),
+        refused={position: reason for position, (_, _, reason) in enumerate(samples) if reason},
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Yield (path below the root, reason): every visible file, and every link that leads back to itself."""
+    # Folders to do: path below the root, and the identities of the folder and of all that it is in.
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(root),))]
+    while pending:
+        below, chain = pending.pop()
+        folder = f"{root}/{below}"
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith(".") or name == "__MACOSX":
+                        continue
+                    key = below + name
+                    try:
+                        is_folder = entry.is_dir()
+                    except OSError as error:
+                        yield key, "symlink-loop" if error.errno == errno.ELOOP else "unreadable"
+                        continue
+                    if not is_folder:
+                        yield key, ""
+                        continue
+                    identity = _identity(entry.path)
+                    if identity in chain:
+                        yield key, "symlink-loop"
+                    else:
+                        pending.append((f"{key}/", (*chain, identity)))
+        except OSError as error:
+            raise ManifestError(f"cannot list this folder: {error.strerror}", path=folder) from error
+
+
+def _extension(key: str) -> str:
+    stem, dot, extension = key.rpartition("/")[2].rpartition(".")
+    return f".{extension.lower()}" if stem and dot else ""
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    found = Path(folder).stat()
+    return found.st_dev, found.st_ino
+
+
+def _utf8(name: str) -> str:
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _name_reason(name: str) -> str:
+    return "" if name.isascii() or _utf8(name) == name else "name-not-utf8"
