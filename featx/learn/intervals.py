@@ -7,7 +7,7 @@ are all the same, for which the formulas would claim a certainty of zero width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,21 +31,21 @@ class Interval:
         The mean over the folds, or the score of a fixed part; None where undefined.
     low, high : float or None
         Ends of the interval; None where there is none, and `method` says why.
-    method : str
-        How the interval was made, in words.
     folds : list of float or None
         The score of each fold, repeat by repeat; empty for a fixed part.
+    method : str
+        How the interval was made, in words.
     """
 
     mean: float | None
     low: float | None
     high: float | None
+    folds: list[float | None]
     method: str
-    folds: list[float | None] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{mean, low, high, folds, method}`` for JSON."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "folds": self.folds, "method": self.method}
+        return asdict(self)
 
 
 def nadeau_bengio_interval(
@@ -72,18 +72,18 @@ def nadeau_bengio_interval(
     if len(defined) < len(folds):
         design += f", undefined in {len(folds) - len(defined)} of {len(folds)}"
     if len(defined) == 0:
-        return Interval(None, None, None, f"undefined ({design})", folds)
+        return Interval(None, None, None, folds, f"undefined ({design})")
     mean = float(np.mean(defined))
     if len(defined) == 1 or n_splits < 2:
-        return Interval(mean, None, None, f"no interval from a single fold ({design})", folds)
+        return Interval(mean, None, None, folds, f"no interval from a single fold ({design})")
     if np.ptp(defined) < SAME:
-        return Interval(mean, None, None, f"no interval: every fold gave the same value ({design})", folds)
+        return Interval(mean, None, None, folds, f"no interval: every fold gave the same value ({design})")
     from scipy.stats import t
 
     variance = (1 / len(defined) + 1 / (n_splits - 1)) * float(np.var(defined, ddof=1))
     half = float(t.ppf((1 + LEVEL) / 2, len(defined) - 1)) * variance**0.5
     low, high = max(mean - half, limits[0]), min(mean + half, limits[1])
-    return Interval(mean, low, high, f"Nadeau-Bengio corrected t ({design})", folds)
+    return Interval(mean, low, high, folds, f"Nadeau-Bengio corrected t ({design})")
 
 
 def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Interval:
@@ -97,7 +97,7 @@ def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Inter
         What the trials are, for the method's words.
     """
     if n <= 0:
-        return Interval(None, None, None, f"undefined: no {unit}")
+        return Interval(None, None, None, [], f"undefined: no {unit}")
     from scipy.special import ndtri
 
     z = float(ndtri((1 + LEVEL) / 2))
@@ -106,7 +106,7 @@ def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Inter
     half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     # At 0 and n successes one end is exact; rounding must not push the share out of its own interval.
     low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return Interval(share, low, high, f"Wilson ({n:g} {unit})")
+    return Interval(share, low, high, [], f"Wilson ({n:g} {unit})")
 
 
 def group_bootstrap_interval(
@@ -161,6 +161,7 @@ def proportion_interval(
     among: NDArray[np.bool_],
     groups: ArrayLike | None,
     *,
+    unit: str = "samples",
     n_repeats: int = 1,
     n_boot: int = N_BOOT,
     random_state: int = 0,
@@ -172,6 +173,8 @@ def proportion_interval(
     right, among : bool array (n_predictions,)
         The proportion is that of `right` among `among`.
     groups : array (n_predictions,), or None
+    unit : str
+        What the predictions are of, for the method's words.
     n_repeats : int
         How often each sample is among the predictions; it counts once in the interval.
     n_boot, random_state : int
@@ -185,7 +188,7 @@ def proportion_interval(
     names, units = np.unique(np.arange(len(among)) if groups is None else groups, return_inverse=True)
     n_units = len(names)
     if n == 0 or groups is None or n_units * n_repeats == len(among):
-        return wilson_interval(n_right / n_repeats, n / n_repeats)
+        return wilson_interval(n_right / n_repeats, n / n_repeats, unit=unit)
     above = np.bincount(units, weights=right & among, minlength=n_units)
     below = np.bincount(units, weights=among, minlength=n_units)
 
@@ -236,19 +239,19 @@ def bootstrap_intervals(
 
 def _percentiles(point: float, resampled: FloatArray, n_units: int, unit: str) -> Interval:
     if np.isnan(point):
-        return Interval(None, None, None, "undefined")
+        return Interval(None, None, None, [], "undefined")
     if len(resampled) == 0:
-        return Interval(point, None, None, f"no interval: fewer than two {unit}")
+        return Interval(point, None, None, [], f"no interval: fewer than two {unit}")
     defined = resampled[~np.isnan(resampled)]
     design = f"{n_units} {unit}, {len(resampled)} resamples"
     if len(defined) < len(resampled):
         design += f", undefined in {len(resampled) - len(defined)}"
     if len(defined) < len(resampled) / 2:
-        return Interval(point, None, None, f"no interval: undefined in most resamples ({design})")
+        return Interval(point, None, None, [], f"no interval: undefined in most resamples ({design})")
     if np.ptp(defined) < SAME:
-        return Interval(point, None, None, f"no interval: every resample gave the same value ({design})")
+        return Interval(point, None, None, [], f"no interval: every resample gave the same value ({design})")
     low, high = np.percentile(defined, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(point, float(low), float(high), f"percentile bootstrap ({design})")
+    return Interval(point, float(low), float(high), [], f"percentile bootstrap ({design})")
 
 
 def _resamples(n_units: int, n_boot: int, random_state: int) -> Iterator[FloatArray]:

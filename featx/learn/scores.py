@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -140,23 +140,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and None, for JSON."""
-        # dataclasses.asdict orders an Interval's fields as they are declared; JSON has one order for them everywhere.
-        binary = None
-        if self.binary is not None:
-            binary = {
-                name: value.to_dict() if name != "positive" else value for name, value in vars(self.binary).items()
-            }
-        return {
-            "scores": {name: interval.to_dict() for name, interval in self.scores.items()},
-            "classes": self.classes,
-            "per_class": [vars(one) for one in self.per_class],
-            "confusion": self.confusion,
-            "baseline": None if self.baseline is None else vars(self.baseline),
-            "binary": binary,
-            "unseen": self.unseen,
-            "n_samples": self.n_samples,
-            "n_repeats": self.n_repeats,
-        }
+        return asdict(self)
 
 
 def check_positive(positive: str | None, classes: Sequence[str]) -> None:
@@ -190,7 +174,8 @@ def evaluate_folds(
     """Account for a (repeated) cross-validation from its out-of-fold predictions.
 
     The five scores are computed fold by fold. Confusion matrix, per-class and binary scores are those of the
-    predictions of all folds and repeats together; binary intervals count each sample once.
+    predictions of all folds and repeats together. Binary intervals count each sample once, and take the predictions as
+    independent: they hold the spread of the samples, not that of the training parts.
 
     Parameters
     ----------
@@ -229,6 +214,7 @@ def evaluate_folds(
         scores,
         baseline,
         None if groups is None else groups[tested],
+        unit="samples, out of fold",
         n_repeats=n_repeats,
         positive=positive,
         n_boot=n_boot,
@@ -282,9 +268,7 @@ def evaluate_fixed(
         predictions.true == predictions.predicted, everything, groups, n_boot=n_boot, random_state=random_state
     )
     baseline = None if y_train is None else Baseline(*_guess(np.asarray(y_train), np.asarray(y), classes))
-    return _account(
-        predictions, scores, baseline, groups, n_repeats=1, positive=positive, n_boot=n_boot, random_state=random_state
-    )
+    return _account(predictions, scores, baseline, groups, positive=positive, n_boot=n_boot, random_state=random_state)
 
 
 def _account(
@@ -293,7 +277,8 @@ def _account(
     baseline: Baseline | None,
     groups: IntArray | None,
     *,
-    n_repeats: int,
+    unit: str = "samples",
+    n_repeats: int = 1,
     positive: str | None,
     n_boot: int,
     random_state: int,
@@ -310,7 +295,9 @@ def _account(
         binary = BinaryScores(
             name,
             *(
-                proportion_interval(right, among, groups, n_repeats=n_repeats, n_boot=n_boot, random_state=random_state)
+                proportion_interval(
+                    right, among, groups, unit=unit, n_repeats=n_repeats, n_boot=n_boot, random_state=random_state
+                )
                 for right, among in pairs
             ),
         )
@@ -340,7 +327,7 @@ def _class_scores(confusion: IntArray, number: int, name: str, n_repeats: int) -
 
 def _guess(y_train: NDArray[Any], y: NDArray[Any], classes: Sequence[str]) -> tuple[str, dict[str, float | None]]:
     """Score the largest class of the training part, and its class shares, on the other part."""
-    shares = np.array([np.mean(y_train == name) for name in classes])
+    shares = np.array([np.sum(y_train == name) for name in classes]) / max(len(y_train), 1)
     majority = str(classes[int(np.argmax(shares))])
     return majority, score_predictions(y, [majority] * len(y), np.tile(shares, (len(y), 1)), classes)
 

@@ -238,8 +238,8 @@ def _no_shuffle(
     name = str(classes[int(np.argmin(sizes))])
     way_out = f"try {option} {largest}" if largest is not None else "use fewer, or more even, groups per class"
     return (
-        f"whole groups cannot be dealt into {n_splits} folds in {what} with every class in every training part and no "
-        f"fold empty; the class in fewest groups is {name!r} ({sizes.min()}). {way_out}"
+        f"{what}: no way was found to deal whole groups into {n_splits} folds with every class in every training part; "
+        f"the class in fewest groups is {name!r} ({sizes.min()}). {way_out}"
     )
 
 
