@@ -1,0 +1,397 @@
+"""Backbones: from what the user asked for to a network with its weights and the spec of its features."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from featx.errors import UnknownNameError, UsageError, WeightsError
+from featx.spec import FeatureRequest, FeatureSpec, Preprocess
+from featx.vision import download, mini, nodes, own, registry, tensors
+from featx.vision.nodes import Node
+
+MINI = "featx-mini"
+DTYPES = ("float32", "bfloat16", "float16")
+STORAGES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network and what it takes to read features from it.
+
+    Attributes
+    ----------
+    spec : FeatureSpec
+        Everything that decides the features.
+    network : nn.Module
+        In eval mode, float32, on the CPU.
+    node : Node
+        Where the features are read.
+    weights_blob : callable, or None
+        Gives the weights in the safetensors format, where they are the user's own (a file, or
+        ``package.module:function``); None where the spec's names are enough to have them again.
+    """
+
+    spec: FeatureSpec
+    network: nn.Module
+    node: Node
+    weights_blob: Callable[[], bytes] | None = None
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """One line of ``featx backbones``.
+
+    Attributes
+    ----------
+    name : str
+        As for ``--backbone``.
+    n_features : int
+        Length of one row with default node and pooling.
+    image_size : int
+        Side in pixels of what the network sees with its default weights.
+    n_parameters : int
+        Of the network that featx runs (without GoogLeNet's and Inception's auxiliary heads).
+    weights : str
+        What ``DEFAULT`` stands for.
+    weights_here : bool
+        Whether they are on this machine.
+    """
+
+    name: str
+    n_features: int
+    image_size: int
+    n_parameters: int
+    weights: str
+    weights_here: bool
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """One line of ``featx backbones NAME --nodes``.
+
+    Attributes
+    ----------
+    name : str
+        As for ``--node``.
+    shape : tuple of int
+        Of one image's features before pooling.
+    poolings : tuple of str
+        What fits, the default first.
+    default : bool
+        Whether the features are read here unless another node is asked for.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    poolings: tuple[str, ...]
+    default: bool
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    network: nn.Module
+    preprocess: Preprocess
+    weights: str
+    sha256: str
+    node: str | None = None
+    """The default node where the general rule does not hold."""
+    scores: bool = True
+    own: bool = False
+
+
+def load_backbone(request: FeatureRequest, *, progress: download.Progress | None = None) -> Backbone:
+    """Build a network, load its weights (downloading them if need be), and resolve node, pooling and preprocess.
+
+    The preprocess is the one with which the weights were evaluated; for random weights and a user's own file that of
+    the backbone's first weights in torchvision's list, unless the file is one of torchvision's by its SHA-256.
+
+    Parameters
+    ----------
+    request : FeatureRequest
+        What the user asks for.
+    progress : callable, optional
+        Told of a download, see `featx.vision.download.Progress`.
+
+    Raises
+    ------
+    UnknownNameError
+        If the backbone, weights, node, pooling, dtype or storage does not exist.
+    UsageError
+        If node, pooling and class scores do not go together.
+    WeightsError
+        If the weights are missing, damaged, of another architecture, or cannot be downloaded.
+    InputError
+        If a user's own function fails.
+    """
+    for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
+        if value not in known:
+            raise UnknownNameError(kind, value, known)
+    loaded = _load(request.backbone, request.weights, progress)
+    traced = _trace(request.backbone, loaded.network, loaded.preprocess)
+    node = nodes.find_node(
+        loaded.network, traced, request.node if request.node is not None else loaded.node, backbone=request.backbone
+    )
+    pooling = nodes.check_pooling(node, request.pooling)
+    if request.with_logits and (traced.classifier is None or not loaded.scores):
+        raise UsageError(f"--with-logits: {request.backbone} with weights {loaded.weights} gives no class scores")
+    spec = FeatureSpec(
+        backbone=request.backbone,
+        weights=loaded.weights,
+        weights_sha256=loaded.sha256,
+        node=node.name,
+        pooling=pooling,
+        feature_shape=nodes.pooled_shape(node, pooling),
+        preprocess=replace(loaded.preprocess, window=request.window),
+        dtype=request.dtype,
+        storage=request.storage,
+        logits=request.with_logits,
+    )
+    network = loaded.network
+    return Backbone(spec, network, node, (lambda: tensors.pack(network)) if loaded.own else None)
+
+
+def restore_backbone(
+    spec: FeatureSpec,
+    weights: bytes | None = None,
+    *,
+    allow_code: str | None = None,
+    progress: download.Progress | None = None,
+) -> Backbone:
+    """Have the backbone of a spec again.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        From a feature file or a bundle.
+    weights : bytes, optional
+        What `Backbone.weights_blob` gave, for weights of the user's own.
+    allow_code : str, optional
+        The ``package.module:function`` that may be imported. A name in a file is not reason enough to run code.
+    progress : callable, optional
+        Told of a download.
+
+    Raises
+    ------
+    UsageError
+        If the spec names a function and `allow_code` does not.
+    WeightsError
+        If the weights cannot be had, or are others than the spec's.
+    """
+    if own.is_own(spec.backbone) and allow_code != spec.backbone:
+        raise UsageError(
+            f"these features come from code of the user's own, {spec.backbone}; to run it, say so: "
+            f"--backbone {spec.backbone}, or --trust"
+        )
+    if weights is None:
+        return _load_again(spec, progress)
+    state = tensors.unpack(weights, weights=spec.weights)
+    if own.is_own(spec.backbone):
+        network = own.call_function(spec.backbone, seed=0)[0]
+        tensors.load_into(network, state, weights=spec.weights)
+    elif spec.backbone == MINI:
+        network = mini.featx_mini()
+        tensors.load_into(network, state, weights=spec.weights)
+    else:
+        network = _fit_torchvision(_known(spec.backbone), spec.preprocess, state, spec.weights)
+    traced = _trace(spec.backbone, network, spec.preprocess)
+    node = nodes.find_node(network, traced, spec.node, backbone=spec.backbone)
+    if nodes.pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
+        raise WeightsError(
+            f"{spec.backbone} gives features of shape {nodes.pooled_shape(node, spec.pooling)} at node {spec.node}, "
+            f"the file's have {spec.feature_shape}",
+            weights=spec.weights,
+        )
+    return Backbone(spec, network, node, lambda: weights)
+
+
+def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
+    """Return what is known of the backbones, in order of their names.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        Only names that contain it, or that match it where it holds ``*`` or ``?``.
+
+    Raises
+    ------
+    UnknownNameError
+        If no backbone matches.
+    """
+    names = [MINI, *registry.names()]
+    glob = pattern if pattern is not None and any(sign in pattern for sign in "*?[") else f"*{pattern or ''}*"
+    found = fnmatch.filter(names, glob)
+    if not found:
+        raise UnknownNameError("backbone", pattern or "", names)
+    return [_info(name) for name in found]
+
+
+def list_nodes(name: str) -> list[NodeInfo]:
+    """Return the nodes of a backbone at which features can be read.
+
+    Parameters
+    ----------
+    name : str
+        As for ``--backbone``; a user's own function is imported and called.
+    """
+    if own.is_own(name):
+        network, preprocess = own.call_function(name, seed=0)
+    elif name == MINI:
+        network, preprocess = mini.featx_mini(), _MINI_PREPROCESS
+    else:
+        preprocess = registry.member_preprocess(registry.default_member(_known(name)))
+        network = registry.build(name, preprocess.crop[0])
+    traced = _trace(name, network, preprocess)
+    default = nodes.default_node(traced)
+    return [NodeInfo(node.name, node.shape, node.poolings, node == default) for node in nodes.list_nodes(traced)]
+
+
+_MINI_PREPROCESS = Preprocess(
+    resize=(mini.IMAGE_SIZE,), crop=(mini.IMAGE_SIZE, mini.IMAGE_SIZE), mean=mini.MEAN, std=mini.STD
+)
+
+
+def _info(name: str) -> BackboneInfo:
+    if name == MINI:
+        n_parameters = sum(parameter.numel() for parameter in mini.featx_mini().parameters())
+        return BackboneInfo(name, mini.N_FEATURES, mini.IMAGE_SIZE, n_parameters, MINI, mini.WEIGHTS_FILE.exists())
+    member = registry.default_member(name)
+    image_size = registry.member_preprocess(member).crop[0]
+    network = registry.build(name, image_size)
+    classifier = network.get_submodule(registry.classifier_of(network) or "")
+    n_features = classifier.in_features if isinstance(classifier, nn.Linear) else classifier.in_channels
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    here = download.cached_file(member.url).exists()
+    return BackboneInfo(name, int(n_features), image_size, n_parameters, member.name, here)  # type: ignore[arg-type]
+
+
+def _known(name: str) -> str:
+    known = registry.names()
+    if name not in known:
+        hint = "`featx backbones` lists them; a network of your own is written package.module:function"
+        raise UnknownNameError("backbone", name, [MINI, *known], hint=hint)
+    return name
+
+
+def _trace(name: str, network: nn.Module, preprocess: Preprocess) -> nodes.Trace:
+    size = preprocess.crop or preprocess.resize
+    if len(size) != 2:
+        raise UsageError(
+            f"backbone {name}: its preprocess gives images of different sizes; "
+            "it needs a crop (height, width), or a resize to (height, width)"
+        )
+    return nodes.trace(network, size, meta=not own.is_own(name))
+
+
+def _load(backbone: str, weights: str, progress: download.Progress | None) -> _Loaded:
+    seed = _seed(weights)
+    if own.is_own(backbone):
+        return _load_own(backbone, weights, seed)
+    if backbone == MINI:
+        return _load_mini(weights, seed)
+    name = _known(backbone)
+    if seed is not None:
+        preprocess = registry.classic_preprocess(name)
+        network = registry.build(name, preprocess.crop[0], seed=seed)
+        return _Loaded(network, preprocess, f"random:{seed}", tensors.tensors_sha256(network))
+    if not _is_file(weights):
+        member = registry.find_member(name, weights)
+        preprocess = registry.member_preprocess(member)
+        path, sha256 = download.fetch(member.url, progress=progress)
+        network = _fit_torchvision(name, preprocess, tensors.read_state_dict(path), str(member))
+        # Of VGG-16 there are weights for detectors, whose classifier holds NaN.
+        whole = member.meta["categories"] is not None
+        return _Loaded(network, preprocess, str(member), sha256, None if whole else "features", scores=whole)
+    state = tensors.read_state_dict(weights)
+    sha256 = tensors.file_sha256(weights)
+    preprocess = _file_preprocess(name, sha256)
+    network = _fit_torchvision(name, preprocess, state, repr(weights))
+    return _Loaded(network, preprocess, "file", sha256, own=True)
+
+
+def _load_mini(weights: str, seed: int | None) -> _Loaded:
+    if seed is not None:
+        network: nn.Module = registry.seeded(mini.featx_mini, seed)
+        return _Loaded(network, _MINI_PREPROCESS, f"random:{seed}", tensors.tensors_sha256(network))
+    shipped = weights in ("DEFAULT", MINI)
+    if not shipped and not _is_file(weights):
+        raise UnknownNameError("weights", weights, ["DEFAULT", MINI, "random"], hint="or a .pth or .safetensors file")
+    path = str(mini.WEIGHTS_FILE) if shipped else weights
+    network = mini.featx_mini()
+    tensors.load_into(network, tensors.read_state_dict(path), weights=repr(path))
+    name = MINI if shipped else "file"
+    return _Loaded(network, _MINI_PREPROCESS, name, tensors.file_sha256(path), own=not shipped)
+
+
+def _load_own(backbone: str, weights: str, seed: int | None) -> _Loaded:
+    network, preprocess = own.call_function(backbone, seed=seed or 0)
+    if _is_file(weights):
+        tensors.load_into(network, tensors.read_state_dict(weights), weights=repr(weights))
+        return _Loaded(network, preprocess, "file", tensors.file_sha256(weights), own=True)
+    if seed is None and weights != "DEFAULT":
+        raise UnknownNameError("weights", weights, ["DEFAULT", "random"], hint="or a .pth or .safetensors file")
+    name = "own" if seed is None else f"random:{seed}"
+    return _Loaded(network, preprocess, name, tensors.tensors_sha256(network), own=True)
+
+
+def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbone:
+    if spec.weights in ("file", "own"):
+        raise WeightsError(
+            f"the weights of {spec.backbone} were the user's own, and they are not stored beside the features",
+            weights=spec.weights,
+        )
+    request = FeatureRequest(
+        backbone=spec.backbone,
+        weights=spec.weights,
+        node=spec.node,
+        pooling=spec.pooling,
+        dtype=spec.dtype,
+        storage=spec.storage,
+        window=spec.preprocess.window,
+        with_logits=spec.logits,
+    )
+    backbone = load_backbone(request, progress=progress)
+    differences = backbone.spec.differences(spec)
+    if differences:
+        lines = [f"  {name}: here {here}, the file has {there}" for name, (here, there) in differences.items()]
+        raise WeightsError(
+            "\n".join([f"{spec.backbone} is not the same here as when the features were made:", *lines]),
+            weights=spec.weights,
+        )
+    return backbone
+
+
+def _fit_torchvision(name: str, preprocess: Preprocess, state: tensors.StateDict, weights: str) -> nn.Module:
+    network = registry.build(name, preprocess.crop[0])
+    n_classes = registry.classes_in(network, {key: tuple(tensor.shape) for key, tensor in state.items()})
+    if n_classes is not None:
+        network = registry.build(name, preprocess.crop[0], n_classes=n_classes)
+    tensors.load_into(network, state, weights=f"{weights} for {name}", ignore=registry.AUXILIARY)
+    return network
+
+
+def _file_preprocess(name: str, sha256: str) -> Preprocess:
+    for member in registry.members(name):
+        if sha256.startswith(download.expected_sha256(member.url)):
+            return registry.member_preprocess(member)
+    return registry.classic_preprocess(name)
+
+
+def _seed(weights: str) -> int | None:
+    """Return the seed of ``random`` or ``random:SEED``; None for other weights."""
+    kind, _, seed = weights.partition(":")
+    if kind != "random":
+        return None
+    if weights == "random":
+        return 0
+    if not seed.isdecimal() or int(seed) >= 2**63:
+        raise UsageError(f"weights {weights!r}: the seed must be a whole number from 0 on, as in random:1")
+    return int(seed)
+
+
+def _is_file(weights: str) -> bool:
+    return weights.endswith(tensors.SUFFIXES) or "/" in weights or "\\" in weights or Path(weights).is_file()
