@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +130,10 @@ class FeatureSpec:
         values = {name: _as_tuples(data[name]) for name in fields - {"preprocess"}}
         known = {f.name for f in dataclasses.fields(Preprocess)}
         preprocess = {name: _as_tuples(value) for name, value in data["preprocess"].items() if name in known}
-        return cls(preprocess=Preprocess(**preprocess), **values)
+        spec = cls(preprocess=Preprocess(**preprocess), **values)
+        _check_types(spec)
+        _check_types(spec.preprocess)
+        return spec
 
     @property
     def fingerprint(self) -> str:
@@ -178,6 +183,26 @@ def _canonical_json(data: Any) -> str:
 
 def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _check_types(record: FeatureSpec | Preprocess) -> None:
+    """Raise a TypeError for a field whose value is not of its annotated type: the values came from a file."""
+    for name, wanted in typing.get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if not _is_a(value, wanted):
+            raise TypeError(f"{name} is {value!r}, expected {wanted}")
+
+
+def _is_a(value: Any, wanted: Any) -> bool:
+    alternatives, inner = typing.get_args(wanted), typing.get_origin(wanted)
+    if inner is types.UnionType:
+        return any(_is_a(value, alternative) for alternative in alternatives)
+    if inner is tuple:
+        items = alternatives[:1] * len(value) if isinstance(value, tuple) and Ellipsis in alternatives else alternatives
+        fits = isinstance(value, tuple) and len(value) == len(items)
+        return fits and all(_is_a(item, of) for item, of in zip(value, items, strict=True))
+    # JSON writes 1.0 and 1 alike as numbers; a bool is an int to Python, but not here.
+    return isinstance(value, int | float if wanted is float else wanted) and (wanted is bool or type(value) is not bool)
 
 
 def _flat(spec: FeatureSpec) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""Zip archives that are safe to read and the same bytes whenever they are written.
+
+Members are written uncompressed: the numbers in them hardly shrink, the bytes do not depend on a zlib's version, and an
+archive that claims to grow a lot on reading gives itself away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from featx.errors import BundleError
+
+MAX_BYTES = 8 << 30
+"""Of all members together, unpacked: more than the weights of any network in torchvision's registry."""
+MAX_RATIO = 20
+"""Unpacked to packed bytes; arrays of floats reach 2, indented JSON about 10."""
+_FREE_BYTES = 1 << 20  # below this size the ratio does not matter
+_CHUNK = 1 << 20
+_ZIP_START = b"PK\x03\x04"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError, KeyError)
+
+
+def write_archive(file: BinaryIO, members: Mapping[str, bytes]) -> None:
+    """Write a zip whose bytes depend on the members' names, order and contents only."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3  # Unix, on every system
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+
+
+def read_archive(file: BinaryIO, *, path: str, what: str = "the file") -> dict[str, bytes]:
+    """Read every member of a zip into memory, refusing bombs before and while they unpack.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable, at its start.
+    path, what : str
+        For messages: the bundle, and which archive in it.
+
+    Returns
+    -------
+    dict of str to bytes
+
+    Raises
+    ------
+    BundleError
+        If it is a pickle, no zip, damaged, a zip bomb, encrypted, or names a member twice.
+    """
+    _check_start(file.read(4), path=path, what=what)
+    size = file.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+            _check_headers(infos, size, path=path, what=what)
+            return {info.filename: _read_member(archive, info) for info in infos}
+    except BundleError:
+        raise
+    except _DAMAGE as error:
+        raise BundleError(f"{what} is a damaged zip archive ({error})", path=path) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its place when the block ends well.
+
+    A reader sees the old file or the whole new one. What is no regular file (a pipe, a terminal) is written directly.
+
+    Raises
+    ------
+    OSError
+        As the file system said it; the old file, if any, is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _check_start(start: bytes, *, path: str, what: str) -> None:
+    if start == _ZIP_START:
+        return
+    if start[:1] == b"\x80" and start[1:2] <= b"\x05":
+        raise BundleError(f"{what} is a pickle; featx never reads pickles, because they can run any code", path=path)
+    if not start:
+        raise BundleError(f"{what} is empty", path=path)
+    raise BundleError(f"{what} is not a zip archive, as featx fit writes it", path=path)
+
+
+def _check_headers(infos: list[zipfile.ZipInfo], size: int, *, path: str, what: str) -> None:
+    for name, count in Counter(info.filename for info in infos).items():
+        if count > 1:
+            raise BundleError(f"{what} holds {name!r} {count} times", path=path)
+    unpacked, packed = sum(info.file_size for info in infos), sum(info.compress_size for info in infos)
+    # Overlapping members would be counted in `packed` several times, though the archive holds them once.
+    if unpacked > MAX_BYTES or packed > size or unpacked > max(_FREE_BYTES, MAX_RATIO * packed):
+        raise BundleError(f"{what} is a zip bomb: {size} bytes claim to unpack to {unpacked}", path=path)
+    for info in infos:
+        if info.flag_bits & 1:
+            raise BundleError(f"{what} is encrypted ({info.filename!r})", path=path)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleError(f"{what} is compressed in a way that featx does not read ({info.filename!r})", path=path)
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    # Chunk by chunk: a single read() would unpack all that the stream holds, whatever its header claims.
+    data = bytearray()
+    with archive.open(info) as member:
+        while chunk := member.read(_CHUNK):
+            data += chunk
+    if len(data) != info.file_size:
+        raise zipfile.BadZipFile(f"{info.filename!r} has {len(data)} bytes, its header says {info.file_size}")
+    return bytes(data)
