@@ -231,12 +231,12 @@ def _no_shuffle(
     what: str,
     option: str,
 ) -> str:
-    """Say which class stands in the way, and the largest number of folds that works."""
-    working = (n for n in range(n_splits - 1, 1, -1) if _shuffled(codes, groups, n, random_state, 0) is not None)
-    largest = next(working, None)
+    """Say which class stands in the way, and a number of folds that works: the largest below, else the first above."""
     sizes = _class_sizes(codes, groups)
+    others = [*range(n_splits - 1, 1, -1), *range(n_splits + 1, min(int(sizes.min()), n_splits + 5) + 1)]
+    works = next((n for n in others if _shuffled(codes, groups, n, random_state, 0) is not None), None)
     name = str(classes[int(np.argmin(sizes))])
-    way_out = f"try {option} {largest}" if largest is not None else "use fewer, or more even, groups per class"
+    way_out = f"try {option} {works}" if works is not None else "more groups that hold this class are needed"
     return (
         f"{what}: no way was found to deal whole groups into {n_splits} folds with every class in every training part; "
         f"the class in fewest groups is {name!r} ({sizes.min()}). {way_out}"
