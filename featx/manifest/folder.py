@@ -101,7 +101,7 @@ def read_image_file(path: Path) -> Manifest:
 
 
 def _as_manifest(root: Path, found: list[tuple[str, str]], layout: str, skipped: Counter[str]) -> Manifest:
-    samples = sorted((_utf8(key), key, reason or _name_reason(key)) for key, reason in found)
+    samples = sorted((utf8(key), key, reason or _name_reason(key)) for key, reason in found)
     keys = [key for key, _, _ in samples]
     if len(set(keys)) != len(keys):
         twice = next(key for key, n in Counter(keys).items() if n > 1)
@@ -171,9 +171,10 @@ def _identity(folder: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _utf8(name: str) -> str:
+def utf8(name: str) -> str:
+    r"""Return a file's name as valid UTF-8, other bytes written as ``\xff``."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _name_reason(name: str) -> str:
-    return "" if name.isascii() or _utf8(name) == name else "name-not-utf8"
+    return "" if name.isascii() or utf8(name) == name else "name-not-utf8"

@@ -12,10 +12,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
 
 from featx.errors import ImageDecodeError, ManifestError, UsageError
-from featx.manifest.folder import EXTENSIONS, read_folder, read_image_file
-from featx.manifest.record import Manifest
+from featx.manifest import table
+from featx.manifest.cifar import is_cifar, read_cifar
+from featx.manifest.folder import EXTENSIONS, read_folder, read_image_file, utf8
+from featx.manifest.record import SPLITS, Manifest
+
+_ROLES = ("path", "label", "group", "split", "fold")
+_COLUMNS = tuple(f"{role}_column" for role in _ROLES)
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,8 @@ class SourceOptions:
         Searched in every key; its first capture group is the group, ``""`` where it does not match. It takes the place
         of a table's group column, which is then kept as meta.
     limit : int or None
-        Keep so many samples, spread over the manifest: every class of every split in proportion, and at least once where
-        the limit allows.
+        Keep so many samples, spread over the manifest: every class of every split in proportion, and at least once
+        where the limit allows.
     """
 
     layout: str = "auto"
@@ -49,23 +58,115 @@ class SourceOptions:
     limit: int | None = None
 
 
-def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceOptions()) -> Manifest:  # noqa: B008
+def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceOptions()) -> Manifest:
     """List the samples of a folder, a CSV or TSV table, a folder of CIFAR-10's batches, or one image file.
+
+    Parameters
+    ----------
+    source : path
+        A folder with a ``data_batch_1`` is CIFAR-10's, a file ``.csv`` or ``.tsv`` a table.
+    options : SourceOptions
+        Those that have no meaning for this kind of source must be left alone.
 
     Raises
     ------
     ManifestError
-        If the source does not exist, holds no sample, or cannot be understood (with the line of a table).
+        If the source does not exist, holds no sample, or cannot be understood (with the line of a table); if
+        `group_regex` matches no key.
     UsageError
-        If the options do not fit together or do not fit this kind of source.
+        If the options do not fit together, or do not fit this kind of source.
     """
     path = Path(source)
-    if path.is_dir():
-        manifest = read_folder(path, layout=options.layout)
-    elif path.exists():
+    named = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise ManifestError(f"cannot look at it: {error.strerror}", path=str(source)) from error
+    if is_folder:
+        if is_cifar(path):
+            _check_options(named, set(), "CIFAR-10's batches")
+            manifest = read_cifar(path)
+        else:
+            _check_options(named, {"layout"}, "a folder")
+            manifest = read_folder(path, layout=options.layout)
+    elif not os.path.lexists(path):
+        raise ManifestError("no such file or folder", path=str(source))
+    elif path.suffix.lower() in table.EXTENSIONS:
+        _check_options(named, {"root", *_COLUMNS}, "a table")
+        columns = table.Columns(**{role: getattr(options, f"{role}_column") for role in _ROLES})
+        manifest = table.read_table(path, root=None if options.root is None else Path(options.root), columns=columns)
+    elif path.suffix.lower() in EXTENSIONS or not path.suffix:
+        _check_options(named, set(), "a single image")
         manifest = read_image_file(path)
     else:
-        raise ManifestError("no such file or folder", path=str(source))
+        raise ManifestError("neither a folder nor a table (.csv, .tsv) nor an image", path=str(source))
+    if options.group_regex is not None:
+        if "group_column" in named:
+            raise UsageError("groups come from group_column or from group_regex, not from both")
+        manifest = _with_regex_groups(manifest, options.group_regex)
+    return manifest if options.limit is None else _limited(manifest, options.limit)
+
+
+def manifest_of(
+    items: Sequence[Any],
+    *,
+    labels: Sequence[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    splits: Sequence[Any] | None = None,
+    keys: Sequence[Any] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Manifest:
+    """Return the manifest of samples that Python holds.
+
+    Parameters
+    ----------
+    items : sequence of path, PIL.Image.Image, or uint8 array (height, width[, channels])
+        May be mixed; an array (n, height, width, channels) is a sequence of images too.
+    labels, groups, splits : sequence, or None
+        One for each item, turned into text; None and NaN are unknown.
+    keys : sequence, or None
+        Unique names; None: a path as it is given, below `root` where one is given, and the position (``"000017"``)
+        for images in memory.
+    root : path, or None
+        Folder to which relative paths are relative; None: the current one.
+
+    Raises
+    ------
+    ManifestError
+        If there is no item or one of another kind, a column of another length, a key twice, or an unknown split.
+    """
+    if isinstance(items, (str, bytes, os.PathLike)):
+        raise UsageError(f"expected a sequence of images, got one path: read_source({str(items)!r}) reads it")
+    listed = list(items)
+    if not listed:
+        raise ManifestError("no images", path="list")
+    paths, arrays = [], []
+    for position, item in enumerate(listed):
+        is_path = isinstance(item, (str, os.PathLike))
+        if not is_path:
+            _check_pixels(item, position)
+        paths.append(os.fsdecode(item) if is_path else "")
+        arrays.append(None if is_path else item)
+    texts = [path or f"{position:06d}" for position, path in enumerate(paths)] if keys is None else _texts(keys)
+    folder = "" if root is None else os.fsdecode(root)
+    names = [utf8(text.replace(os.sep, "/")) for text in texts]
+    twice = [key for key, n in Counter(names).items() if n > 1]
+    if twice:
+        raise ManifestError(f"{twice[0]!r} is there twice; give every item its own key with `keys`", path="list")
+    manifest = Manifest(
+        root=folder,
+        keys=names,
+        paths=[os.path.join(folder, path) if path else "" for path in paths],  # noqa: PTH118
+        labels=_texts(labels, len(listed)),
+        groups=_texts(groups, len(listed)),
+        splits=[_split(text) for text in _texts(splits, len(listed))],
+        folds=[""] * len(listed),
+        arrays=arrays if "" in paths else None,
+        group_source="argument groups" if groups is not None else "",
+    )
+    for name in ("keys", "labels", "groups", "splits"):
+        if len(getattr(manifest, name)) != len(listed):
+            raise ManifestError(f"{len(getattr(manifest, name))} {name} for {len(listed)} items", path="list")
     return manifest
 
 
@@ -82,7 +183,7 @@ def read_bytes(manifest: Manifest, position: int) -> bytes:
     if position in manifest.refused:
         raise ImageDecodeError(manifest.refused[position], key=key)
     try:
-        if not stat_module.S_ISREG(os.stat(path).st_mode):  # reading from a pipe might never end
+        if not stat_module.S_ISREG(Path(path).stat().st_mode):  # reading from a pipe might never end
             raise ImageDecodeError("unreadable", "not a regular file", key=key)
         data = Path(path).read_bytes()
     except OSError as error:
@@ -92,3 +193,117 @@ def read_bytes(manifest: Manifest, position: int) -> bytes:
     if not data:
         raise ImageDecodeError("empty", key=key)
     return data
+
+
+def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
+    """Return (bytes, modification time in ns) of a sample's file.
+
+    None if there is no such file. For pixels in memory (0, 0), which says nothing about whether they changed.
+    """
+    path = manifest.paths[position]
+    if not path:
+        return 0, 0
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
+    """Return the sample's SHA-256 (64 hex digits).
+
+    Of a file's bytes (`data`, where they have been read already); of an array's shape, dtype and pixels; of a PIL
+    image's mode, size, pixels, palette, transparency and orientation: of all that decides the result.
+
+    Raises
+    ------
+    ImageDecodeError
+        As `read_bytes`.
+    """
+    if manifest.paths[position]:
+        return hashlib.sha256(read_bytes(manifest, position) if data is None else data).hexdigest()
+    item = manifest.arrays[position] if manifest.arrays is not None else None
+    if isinstance(item, Image.Image):
+        palette = item.getpalette("RGBA") if item.mode in ("P", "PA") else None
+        orientation = item.getexif().get(ExifTags.Base.Orientation)
+        about = (item.mode, item.size, palette, item.info.get("transparency"), orientation)
+        return hashlib.sha256(f"{about}".encode() + item.tobytes()).hexdigest()
+    array = np.ascontiguousarray(item)
+    return hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode() + array.tobytes()).hexdigest()
+
+
+def count_by(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Count the samples by label, group, split and fold: ``{"labels": {"ants": 70, ...}, ...}``, sorted by name.
+
+    ``""`` counts those for which it is unknown.
+    """
+    names = ("labels", "groups", "splits", "folds")
+    return {name: dict(sorted(Counter(getattr(manifest, name)).items())) for name in names}
+
+
+def _check_options(named: set[str], allowed: set[str], kind: str) -> None:
+    strangers = named - allowed - {"group_regex", "limit"}
+    if strangers:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(strangers))
+        raise UsageError(f"{options} has no meaning for {kind}")
+
+
+def _with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group-regex {pattern!r} is not a regular expression: {error}") from error
+    if not compiled.groups:
+        raise UsageError(f"--group-regex {pattern!r} has no (group): put brackets around the part that names the group")
+    matches = map(compiled.search, manifest.keys)
+    groups = [(match.group(1) or "") if match else "" for match in matches]
+    if not any(groups):
+        raise ManifestError(
+            f"--group-regex {pattern!r} finds no group in any key; {_example(manifest)}", path=manifest.root
+        )
+    meta = manifest.meta
+    if manifest.group_source:
+        meta = {manifest.group_source.removeprefix("column "): manifest.groups, **meta}
+    return dataclasses.replace(manifest, groups=groups, meta=meta, group_source=f"regex {pattern}")
+
+
+def _example(manifest: Manifest) -> str:
+    return f"the first key is {manifest.keys[0]!r}"
+
+
+def _limited(manifest: Manifest, limit: int) -> Manifest:
+    """Keep some samples: as many of each (split, label) as is its share, and those evenly spread."""
+    if limit < 1:
+        raise UsageError(f"--limit needs at least 1, got {limit}")
+    members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for position, kind in enumerate(zip(manifest.splits, manifest.labels, strict=True)):
+        members[kind].append(position)
+    # Adams' apportionment: everyone's first seat comes before anyone's second.
+    seats = sorted((seat / len(some), kind) for kind, some in members.items() for seat in range(len(some)))
+    shares = Counter(kind for _, kind in seats[:limit])
+    kept = [members[kind][seat * len(members[kind]) // n] for kind, n in shares.items() for seat in range(n)]
+    return manifest.take(sorted(kept))
+
+
+def _texts(values: Sequence[Any] | None, n: int = 0) -> list[str]:
+    if values is None:
+        return [""] * n
+    return ["" if value is None or value != value else str(value) for value in values]  # NaN is not itself
+
+
+def _split(text: str) -> str:
+    if text and text.lower() not in SPLITS:
+        raise ManifestError(f"{text!r} is not a split; expected {', '.join(SPLITS)}", path="list")
+    return SPLITS[text.lower()] if text else ""
+
+
+def _check_pixels(item: object, position: int) -> None:
+    if isinstance(item, Image.Image):
+        return
+    expected = f"item {position}: expected a path, a PIL image or a uint8 array (height, width[, 1 to 4 channels])"
+    if not isinstance(item, np.ndarray):
+        raise ManifestError(f"{expected}, got {type(item).__name__}", path="list")
+    shape_is_right = item.size and (item.ndim == 2 or (item.ndim == 3 and 1 <= item.shape[2] <= 4))
+    if item.dtype != np.uint8 or not shape_is_right:
+        raise ManifestError(f"{expected}, got {item.dtype} {item.shape}", path="list")
