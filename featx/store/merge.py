@@ -1,0 +1,190 @@
+"""Writing a finished feature file, in memory that does not grow with the number of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from featx.errors import StoreFormatError
+from featx.spec import FORMAT_VERSION, FeatureSpec
+from featx.store import disk
+from featx.store.columns import SEAL, write_numbers, write_strings
+from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
+from featx.store.ledger import Ledger, write_ledger
+from featx.store.stored import Rows
+
+CHUNK_BYTES = 256 * 1024
+BLOCK_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a feature file says, besides its rows.
+
+    Attributes
+    ----------
+    spec, request, made_with, group_source
+        As in `featx.store.file.FeatureFile`.
+    ledger : Ledger
+        One entry for each sample of the manifest.
+    meta : dict of str to list of str
+        The manifest's other columns.
+    weights : bytes or None
+        The user's own weights.
+    n_logits : int
+        Length of a row of logits, where the spec stores them.
+    """
+
+    spec: FeatureSpec
+    request: dict[str, Any]
+    made_with: dict[str, Any]
+    group_source: str
+    ledger: Ledger
+    meta: dict[str, list[str]]
+    weights: bytes | None
+    n_logits: int
+
+    def same_as(self, file: FeatureFile) -> bool:
+        """Whether `file` says the same, so that nothing needs to be written."""
+        return (
+            (self.spec, self.request, self.made_with, self.group_source)
+            == (file.spec, file.request, file.made_with, file.group_source)
+            and self.ledger.same_as(file.ledger())
+            and self.meta == file.meta()
+            and self.weights == file.weights()
+        )
+
+
+def write_feature_file(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> None:
+    """Write a whole feature file at once, read it back, and sync it.
+
+    Parameters
+    ----------
+    path : Path
+        A temporary name: the caller renames the file when this returns.
+    contents : Contents
+        Everything but the rows.
+    read : callable
+        ``read(start, stop)`` returns the features (and logits or None) of these rows, in manifest order.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses.
+    StoreFormatError
+        If what is read back is not what was written.
+    """
+    try:
+        digests = _write(path, contents, read)
+        _verify(path, digests)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.unlink(path)  # half a file on a full disk
+        raise
+
+
+def _write(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> dict[str, str]:
+    with contextlib.closing(disk.OutputFile(path)) as target:
+        try:
+            with h5py.File(target, "w") as h5:
+                _write_attributes(h5, contents)
+                _write_columns(h5, contents)
+                digests = _write_rows(h5, contents, read, target)
+        finally:
+            target.check()  # what the file system said explains whatever HDF5 says after it
+        target.sync()
+    return digests
+
+
+def _verify(path: Path, digests: dict[str, str]) -> None:
+    with FeatureFile.open(path) as written:
+        for name, digest in digests.items():
+            if written.row_digest(name) != digest or _digest_of(written, name) != digest:
+                raise StoreFormatError(f"the {name} read back are not those that were written", path=str(path))
+
+
+def _write_attributes(h5: h5py.File, contents: Contents) -> None:
+    attributes = {
+        "featx_format": FORMAT_VERSION,
+        "fingerprint": contents.spec.fingerprint,
+        "group_source": contents.group_source,
+        "made_with": json.dumps(contents.made_with, sort_keys=True),
+        "request": json.dumps(contents.request, sort_keys=True),
+        "spec": json.dumps(contents.spec.to_dict(), sort_keys=True),
+    }
+    for name, value in attributes.items():
+        h5.attrs[name] = value
+    h5.attrs[SEAL] = seal_of(attributes)
+
+
+def _write_columns(h5: h5py.File, contents: Contents) -> None:
+    ledger = contents.ledger
+    good = np.flatnonzero(ledger.row >= 0).tolist()
+    for name in ROW_COLUMNS:
+        column: list[str] = getattr(ledger, name.removesuffix("s"))
+        write_strings(h5, name, [column[position] for position in good])
+    write_numbers(h5, "views", np.zeros(len(good), np.int16))
+    write_strings(h5, "classes", sorted(set(ledger.label) - {""}))
+    write_ledger(h5.create_group("ledger"), ledger)
+    meta = h5.create_group("meta")
+    for name in sorted(contents.meta):
+        write_strings(meta, escape(name), contents.meta[name])
+    if contents.weights is not None:
+        write_numbers(h5, "weights", np.frombuffer(contents.weights, np.uint8))
+
+
+def _write_rows(
+    h5: h5py.File, contents: Contents, read: Callable[[int, int], Rows], target: disk.OutputFile
+) -> dict[str, str]:
+    n_rows = int(np.count_nonzero(contents.ledger.row >= 0))
+    spec = contents.spec
+    datasets = {"features": _create(h5, "features", (n_rows, spec.n_features), spec.storage)}
+    if spec.logits:
+        datasets["logits"] = _create(h5, "logits", (n_rows, contents.n_logits), "float32")
+    hashes = {name: hashlib.sha256() for name in datasets}
+    for start, stop in _blocks(datasets["features"]):
+        for name, values in zip(datasets, read(start, stop), strict=False):
+            datasets[name][start:stop] = values
+            hashes[name].update(np.ascontiguousarray(values).data)
+        target.check()
+    digests = {name: digest.hexdigest() for name, digest in hashes.items()}
+    for name, digest in digests.items():
+        datasets[name].attrs[SEAL] = digest
+    return digests
+
+
+def _create(h5: h5py.File, name: str, shape: tuple[int, int], dtype: str) -> h5py.Dataset:
+    if not all(shape):
+        return h5.create_dataset(name, shape=shape, dtype=dtype, track_times=False)
+    rows = max(1, min(shape[0], CHUNK_BYTES // (shape[1] * np.dtype(dtype).itemsize)))
+    # The checksum of each chunk finds damage that HDF5 would hand on as numbers.
+    return h5.create_dataset(
+        name, shape=shape, dtype=dtype, chunks=(rows, shape[1]), fletcher32=True, track_times=False
+    )
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
+    n_rows, row_bytes = dataset.shape[0], dataset.shape[1] * dataset.dtype.itemsize
+    if n_rows:
+        chunk = dataset.chunks[0]
+        step = chunk * max(1, BLOCK_BYTES // (chunk * row_bytes))
+        for start in range(0, n_rows, step):
+            yield start, min(start + step, n_rows)
+
+
+def _digest_of(file: FeatureFile, name: str) -> str:
+    digest = hashlib.sha256()
+    step = max(1, BLOCK_BYTES // max(1, file.spec.n_features * 4))
+    for start in range(0, file.n_rows, step):
+        rows = slice(start, start + step)
+        values = file.features(rows) if name == "features" else file.logits(rows)
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

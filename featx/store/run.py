@@ -1,0 +1,442 @@
+"""The one writer of a feature file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.errors import (
+    InputError,
+    SpecMismatchError,
+    StoreError,
+    StoreFormatError,
+    StoreIncompleteError,
+    StoreWriteError,
+    UsageError,
+)
+from featx.manifest.record import Manifest
+from featx.spec import FeatureSpec
+from featx.store import disk
+from featx.store.file import FeatureFile
+from featx.store.ledger import Ledger
+from featx.store.merge import Contents, write_feature_file
+from featx.store.open_shard import OpenShard
+from featx.store.parts import Header, Parts
+from featx.store.records import OK, FeatureBatch, LedgerEntry
+from featx.store.stored import StoredRows
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `ExtractionRun.finish` did.
+
+    Attributes
+    ----------
+    n_samples, n_rows, n_failed : int
+        Of the finished file.
+    n_new : int
+        Samples that were appended since the file was last finished.
+    n_vanished : int
+        Samples that were stored and are no longer in the manifest.
+    written : bool
+        False: the file said all of this already and was left alone.
+    """
+
+    n_samples: int
+    n_rows: int
+    n_failed: int
+    n_new: int
+    n_vanished: int
+    written: bool
+
+
+class ExtractionRun:
+    """The one writer of a feature file: knows what is stored, keeps what comes, finishes the file.
+
+    A run collects batches into shards in ``FILE.parts`` beside the file; a shard that is closed
+    outlasts a kill and a power cut. `finish` merges the stored rows, in manifest order, into a
+    new file that takes the old one's place in one step. Run again after a stop, it goes on where
+    the last shard ended. Use it as a context manager: on the way out, also by Ctrl-C, the open
+    shard is closed and the lock released.
+
+    Only the process and thread that opened it may use it.
+
+    Attributes
+    ----------
+    path : Path
+        The feature file.
+    batch_size : int
+        To compute with: that of the stopped run that is resumed, else the one given.
+
+    Examples
+    --------
+    The loop of the extraction; batches are consecutive pieces of ``work``, so that a resumed run computes the
+    same batches::
+
+        with ExtractionRun.open(path, manifest=manifest, spec=spec, request=..., made_with=..., batch_size=32) as run:
+            work = []
+            for position, key in enumerate(manifest.keys):
+                entry, now = run.known.get(key), stat(manifest, position) or (0, 0)
+                if entry is None:                                         # missing, or pending after a kill
+                    work.append(position)
+                elif (entry.bytes, entry.mtime_ns) == now:                # unchanged: row or failure stays
+                    continue
+                elif entry.sha256 and sample_sha256(manifest, position) == entry.sha256:   # touched: same bytes
+                    run.keep(replace(entry, bytes=now[0], mtime_ns=now[1]))
+                else:                                                     # changed, or failed and mended
+                    work.append(position)
+            for batch in iter_batches(manifest, work, ..., lookup=run.features_of_sha256):
+                run.append(batch)                                         # wins over what was known of these keys
+            report = run.finish()                                         # cheap when nothing has changed
+
+    After an interruption ``run.kept`` is the sentence that says what is kept and how to go on.
+    """
+
+    def __init__(self, path: Path, parts: Parts, manifest: Manifest, header: Header, weights: bytes | None) -> None:
+        self.path = path
+        self.batch_size = 0
+        self._parts = parts
+        self._manifest = manifest
+        self._keys = set(manifest.keys)
+        self._header = header
+        self._weights = weights
+        self._file: FeatureFile | None = None
+        self._stored = StoredRows(None, parts.shards)
+        self._left = self._keys
+        self._n_new = 0
+        self._open = OpenShard(header.spec)
+        self._pid = os.getpid()
+        self._is_over = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        manifest: Manifest,
+        spec: FeatureSpec,
+        request: dict[str, Any],
+        made_with: dict[str, Any],
+        batch_size: int,
+        weights: bytes | None = None,
+        replace: bool = False,
+    ) -> ExtractionRun:
+        """Take the lock and read what is stored.
+
+        Parameters
+        ----------
+        path : path
+            The feature file, there or not; folders above it are made.
+        manifest : Manifest
+            The samples that the finished file will hold; labels, groups, splits, folds and meta are taken
+            from it each time.
+        spec : FeatureSpec
+            What makes the features.
+        request, made_with : dict
+            JSON-ready; stored beside the spec.
+        batch_size : int
+            Used unless a stopped run is resumed, see `batch_size`.
+        weights : bytes, optional
+            The user's own weights, to be kept in the file; None keeps those that are stored.
+        replace : bool
+            Throw away rows of another spec, a damaged file, and most of the stored keys, where that is asked for.
+
+        Raises
+        ------
+        StoreLockedError
+            If another run is writing the file.
+        SpecMismatchError
+            If the stored rows were made by another spec.
+        StoreFormatError
+            If the file that is there is not a feature file.
+        StoreError
+            If more than half of the stored samples are not in the manifest.
+        StoreWriteError
+            If the folder cannot be written.
+        InputError
+            If a string of the manifest cannot be stored.
+        """
+        path = Path(path)
+        _check_text(manifest)
+        # What is compared with a stored one must have been through JSON too: it turns tuples into lists.
+        request, made_with = json.loads(json.dumps([request, made_with]))
+        header = Header(spec=spec, request=request, made_with=made_with, n_samples=len(manifest))
+        parts = Parts.take(path)
+        run = cls(path, parts, manifest, header, weights)
+        try:
+            run._load(batch_size, replace=replace)
+        except BaseException:
+            run._leave()
+            raise
+        return run
+
+    @property
+    def known(self) -> Mapping[str, LedgerEntry]:
+        """Every sample with a stored outcome, good or failed, by key: of the finished file, of a stopped run, of this.
+
+        Samples of the manifest that are not in it have yet to be computed.
+        """
+        return MappingProxyType(self._stored.entries)
+
+    @property
+    def kept(self) -> str:
+        """What is kept of the work, and how to go on, in one sentence."""
+        n_all = len(self._keys)
+        n = n_all - len(self._left)
+        return f"the outcome of {n:,} of {n_all:,} samples is kept; the same command again goes on from there"
+
+    def features_of_sha256(self, sha256: str) -> tuple[NDArray[np.floating], NDArray[np.float32] | None] | None:
+        """Find the row of the same bytes, stored under whatever key.
+
+        Returns
+        -------
+        (features, logits) or None
+            Arrays (n_features,) and (n_source_classes,) or None; None where no row of these bytes is stored.
+        """
+        rows = self._open.of_sha256(sha256) or self._stored.of_sha256(sha256)
+        if rows is None:
+            return None
+        features, logits = rows
+        return features[0], None if logits is None else logits[0]
+
+    def keep(self, entry: LedgerEntry) -> None:
+        """Keep the outcome that is stored for a sample, under a refreshed entry.
+
+        For a file that was touched or copied: the bytes are the same, the modification time is new. The
+        refreshed entry is written by `finish`, so a run that is stopped before looks at such files again.
+
+        Raises
+        ------
+        UsageError
+            If no outcome is stored for the key, or one of other bytes.
+        """
+        self._check_usable()
+        known = self.known.get(entry.key)
+        if known is None or (known.status, known.sha256) != (entry.status, entry.sha256):
+            raise UsageError(f"{entry.key}: keep() takes the stored entry, with another size, time or reason at most")
+        self._stored.entries[entry.key] = entry
+
+    def append(self, batch: FeatureBatch) -> None:
+        """Take a batch; a shard is closed when it is large or old enough.
+
+        Parameters
+        ----------
+        batch : FeatureBatch
+            Rows are converted to the spec's storage.
+
+        Raises
+        ------
+        UsageError
+            If the batch does not fit the spec or the manifest, or holds NaN or infinite values.
+        StoreWriteError
+            If the file system refuses; the batches since the last shard are lost, see `kept`.
+        """
+        self._check_usable()
+        strangers = [entry.key for entry in batch.entries if entry.key not in self._keys]
+        if strangers:
+            raise UsageError(f"{strangers[0]!r} is not in the manifest")
+        self._open.add(batch)
+        if self._open.is_full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the open shard; what was appended now outlasts a kill and a power cut."""
+        self._check_usable()
+        entries = self._open.entries
+        if not entries:
+            return
+        left = self._left - {entry.key for entry in entries}
+        with self._writing():
+            self._parts.write_header(self._header, self._weights)
+            shard = self._parts.shards.add(
+                entries,
+                *self._open.rows(),
+                fingerprint=self._header.spec.fingerprint,
+                batch_size=self.batch_size,
+                left=len(left),
+            )
+        self._stored.add(shard, entries)
+        self._left = left
+        self._n_new += len(entries)
+        self._open = OpenShard(self._header.spec)
+
+    def finish(self) -> RunReport:
+        """Write the file: all samples of the manifest, in its order, with the rows that are stored for them.
+
+        Raises
+        ------
+        StoreIncompleteError
+            If samples of the manifest have no outcome yet.
+        StoreWriteError
+            If the file system refuses; the file that was there stays, and so do the shards.
+        """
+        self.flush()
+        if self._left:
+            raise StoreIncompleteError(
+                f"{len(self._left):,} samples have no outcome yet", path=str(self.path), missing=len(self._left)
+            )
+        contents, places = self._contents()
+        is_new = self._file is None or bool(self._parts.shards.shards) or not contents.same_as(self._file)
+        if is_new:
+            with self._writing():
+                write_feature_file(
+                    self._parts.temporary, contents, lambda start, stop: self._stored.read(places[start:stop])
+                )
+                disk.replace(self._parts.temporary, self.path)
+                disk.sync_folder(self.path.parent)
+        with contextlib.suppress(OSError):  # the file is finished; shards that stay are known to be in it
+            self._parts.clear()
+        self._is_over = True
+        return RunReport(
+            n_samples=len(self._keys),
+            n_rows=len(places),
+            n_failed=len(self._keys) - len(places),
+            n_new=self._n_new,
+            n_vanished=len(self.known.keys() - self._keys),
+            written=is_new,
+        )
+
+    def close(self) -> None:
+        """Close the open shard and release the lock; closing twice does nothing."""
+        if self._pid == os.getpid():
+            try:
+                if not self._is_over:
+                    self.flush()
+            finally:
+                self._leave()
+
+    def __enter__(self) -> ExtractionRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load(self, batch_size: int, *, replace: bool) -> None:
+        """Read the finished file and the shards, as far as they are of this spec."""
+        spec, shards = self._header.spec, self._parts.shards
+        found = shards.read()
+        if any(shard.fingerprint != spec.fingerprint for shard, _ in found):
+            if not replace:
+                old = self._parts.header()
+                raise _mismatch(self.path, None if old is None else old.spec, spec)
+            with self._writing():
+                self._parts.clear()
+            found = []
+        self._file = self._open_file(replace=replace)
+        self._stored = StoredRows(self._file, shards)
+        for shard, entries in found:
+            self._stored.add(shard, entries)
+        self.batch_size = shards.shards[-1].batch_size if found else batch_size
+        self._n_new = sum(shard.samples for shard, _ in found)
+        self._left = self._keys - self.known.keys()
+        n_known, n_vanishing = len(self.known), len(self.known.keys() - self._keys)
+        if 2 * n_vanishing > n_known and not replace:
+            raise StoreError(
+                f"{n_vanishing:,} of the {n_known:,} samples stored are not among the {len(self._keys):,} of this"
+                " source; another -o FILE keeps them, --replace throws them away",
+                path=str(self.path),
+            )
+
+    def _open_file(self, *, replace: bool) -> FeatureFile | None:
+        if not self.path.exists():
+            return None
+        try:
+            file = FeatureFile.open(self.path)
+        except StoreFormatError:
+            if replace:
+                return None
+            raise
+        if file.fingerprint == self._header.spec.fingerprint:
+            return file
+        file.close()
+        if replace:
+            return None
+        raise _mismatch(self.path, file.spec, self._header.spec)
+
+    def _contents(self) -> tuple[Contents, NDArray[np.int64]]:
+        """Return the finished file but for its rows, and the places of the rows."""
+        manifest, header = self._manifest, self._header
+        entries = [self.known[key] for key in manifest.keys]
+        places = self._stored.places([entry.key for entry in entries if entry.status == OK])
+        weights = self._weights or self._parts.weights()
+        made_with = header.made_with
+        if self._file is not None:
+            weights = weights or self._file.weights()
+            if not self._parts.shards.shards:  # nothing was computed: what computed the rows stays true
+                made_with = self._file.made_with
+        contents = Contents(
+            spec=header.spec,
+            request=header.request,
+            made_with=made_with,
+            group_source=manifest.group_source,
+            ledger=Ledger.of(
+                entries, label=manifest.labels, group=manifest.groups, split=manifest.splits, fold=manifest.folds
+            ),
+            meta=manifest.meta,
+            weights=weights,
+            n_logits=self._n_logits(places),
+        )
+        return contents, places
+
+    def _n_logits(self, places: NDArray[np.int64]) -> int:
+        logits = self._stored.read(places[:1])[1] if len(places) else None
+        return 0 if logits is None else int(logits.shape[1])
+
+    def _check_usable(self) -> None:
+        if self._is_over or self._pid != os.getpid():
+            raise UsageError("this run is over, or was opened by another process; open another one")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as error:
+            self._is_over = True
+            raise StoreWriteError(
+                f"cannot be written ({error.strerror}); {self.kept}", path=str(self.path), errno=error.errno
+            ) from error
+
+    def _leave(self) -> None:
+        self._is_over = True
+        if self._file is not None:
+            self._file.close()
+        self._parts.release()
+
+
+def _mismatch(path: Path, old: FeatureSpec | None, new: FeatureSpec) -> SpecMismatchError:
+    differences = {"fingerprint": ("another", new.fingerprint)} if old is None else old.differences(new)
+    return SpecMismatchError(
+        differences, path=str(path), hint="give another -o FILE, or --replace to compute everything anew"
+    )
+
+
+def _check_text(manifest: Manifest) -> None:
+    """Refuse what HDF5's strings cannot hold."""
+    columns = {"key": manifest.keys, "label": manifest.labels, "group": manifest.groups, "split": manifest.splits}
+    names = {"column name": list(manifest.meta), "fold": manifest.folds, "group source": [manifest.group_source]}
+    for name, column in (columns | names | manifest.meta).items():
+        text = "".join(column)
+        if "\0" in text or not _is_utf8(text):
+            bad = next(value for value in column if "\0" in value or not _is_utf8(value))
+            raise InputError(f"{name} {bad!r} holds a NUL character or is not valid Unicode, so it cannot be stored")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
