@@ -6,13 +6,11 @@ archive that claims to grow a lot on reading gives itself away.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import BinaryIO
 
 from featx.errors import BundleError
@@ -25,7 +23,7 @@ _FREE_BYTES = 1 << 20  # below this size the ratio does not matter
 _CHUNK = 1 << 20
 _ZIP_START = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError, KeyError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, OverflowError, KeyError)
 
 
 def write_archive(file: BinaryIO, members: Mapping[str, bytes]) -> None:
@@ -38,8 +36,10 @@ def write_archive(file: BinaryIO, members: Mapping[str, bytes]) -> None:
             archive.writestr(info, data)
 
 
-def read_archive(file: BinaryIO, *, path: str, what: str = "the file") -> dict[str, bytes]:
-    """Read every member of a zip into memory, refusing bombs before and while they unpack.
+def read_archive(
+    file: BinaryIO, *, path: str, what: str = "the file", only: Collection[str] | None = None
+) -> dict[str, bytes]:
+    """Read the members of a zip into memory, refusing bombs before and while they unpack.
 
     Parameters
     ----------
@@ -47,10 +47,13 @@ def read_archive(file: BinaryIO, *, path: str, what: str = "the file") -> dict[s
         Seekable, at its start.
     path, what : str
         For messages: the bundle, and which archive in it.
+    only : collection of str, optional
+        The members that are wanted; all by default.
 
     Returns
     -------
     dict of str to bytes
+        Without members that are not there.
 
     Raises
     ------
@@ -63,44 +66,12 @@ def read_archive(file: BinaryIO, *, path: str, what: str = "the file") -> dict[s
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
             _check_headers(infos, size, path=path, what=what)
-            return {info.filename: _read_member(archive, info) for info in infos}
+            wanted = [info for info in infos if only is None or info.filename in only]
+            return {info.filename: _read_member(archive, info) for info in wanted}
     except BundleError:
         raise
     except _DAMAGE as error:
         raise BundleError(f"{what} is a damaged zip archive ({error})", path=path) from error
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends well.
-
-    A reader sees the old file or the whole new one. What is no regular file (a pipe, a terminal) is written directly.
-
-    Raises
-    ------
-    OSError
-        As the file system said it; the old file, if any, is untouched.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
-            yield file
-        return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _check_start(start: bytes, *, path: str, what: str) -> None:

@@ -17,7 +17,7 @@ import platform
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featx.errors import BundleError
-from featx.learn.archive import read_archive, replacing, write_archive
-from featx.learn.svm_state import check_svm
+from featx.learn.archive import read_archive, write_archive
 from featx.spec import FeatureSpec
+from featx.store import disk
 
 BUNDLE_FORMAT = 1
 """Version of the bundle's layout; a reader refuses what is newer."""
@@ -142,9 +142,13 @@ def save_bundle(
     }
     if weights is not None:
         members[_WEIGHTS] = weights
+    buffer = io.BytesIO()
+    write_archive(buffer, members)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise BundleError("is not a file that could be replaced", path=path)
     try:
-        with replacing(path) as file:
-            write_archive(file, members)
+        disk.write_whole(target, buffer.getbuffer())
     except OSError as error:
         raise BundleError(f"cannot be written ({error.strerror}); nothing was changed", path=path) from error
 
@@ -168,12 +172,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         scikit-learn's nor featx's.
     """
     path = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            members = read_archive(file, path=path)
-    except OSError as error:
-        raise BundleError(f"cannot be read ({error.strerror})", path=path) from error
-    facts = _read_facts(members, path=path)
+    members = _read_members(path)
+    facts = _parse_facts(members, path=path)
     classes, spec = _check_facts(facts, path=path)
     if _HEAD not in members:
         raise BundleError(f"has no {_HEAD}; it is not a bundle, or not a whole one", path=path)
@@ -185,11 +185,29 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes)
 
 
-def _read_facts(members: Mapping[str, bytes], *, path: str) -> dict[str, Any]:
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a bundle says about itself, without its head and without scikit-learn.
+
+    Raises
+    ------
+    BundleError
+        If it is missing, no bundle, or of a newer format.
+    """
+    path = os.fspath(path)
+    return _parse_facts(_read_members(path, only=[_FACTS]), path=path)
+
+
+def _read_members(path: str, *, only: Collection[str] | None = None) -> dict[str, bytes]:
+    try:
+        with Path(path).open("rb") as file:
+            return read_archive(file, path=path, only=only)
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", path=path) from error
+
+
+def _parse_facts(members: Mapping[str, bytes], *, path: str) -> dict[str, Any]:
     if _FACTS not in members:
-        pickles = [name for name in members if name.endswith(".pkl")]
-        hint = f"; it holds a pickle ({pickles[0]!r}), which featx never reads" if pickles else ""
-        raise BundleError(f"has no {_FACTS}; it is not a bundle{hint}", path=path)
+        raise BundleError(f"has no {_FACTS}; it is not a bundle, as featx fit writes it", path=path)
     try:
         facts = json.loads(members[_FACTS])
     except (ValueError, RecursionError) as error:
@@ -307,6 +325,8 @@ def _check_types(schema: Any, data: bytes, *, path: str) -> None:
 
 def _check_head(pipeline: Any, classes: list[str], n_features: int, *, path: str) -> None:
     """Hold the head against the facts, and let it predict one row: all that predicting needs is there."""
+    from featx.learn.svm_state import check_svm
+
     try:
         for part in _iter_parts(pipeline, set()):
             check_svm(part)
