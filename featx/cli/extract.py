@@ -1,0 +1,178 @@
+"""``featx extract``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featx.cli import options, output
+from featx.errors import EXIT_FAILED_ROWS, StoreError, UsageError
+from featx.spec import FeatureRequest
+
+
+@click.command("extract")
+@click.argument("source", metavar="SOURCE", type=click.Path())
+@click.option("-o", "--output", "target", metavar="FILE.h5", help="The feature file to write or bring up to date.")
+@options.source_options
+@click.option("--dry-run", is_flag=True, help="Only count the images by class, group and split.")
+@click.option(
+    "--backbone",
+    default="resnet50",
+    show_default=True,
+    metavar="NAME",
+    help="A torchvision model, featx-mini, or package.module:function. See: featx backbones.",
+)
+@click.option(
+    "--weights",
+    default="DEFAULT",
+    show_default=True,
+    metavar="WEIGHTS",
+    help="DEFAULT, a member such as IMAGENET1K_V1, a file (.pth, .safetensors), random or random:SEED.",
+)
+@click.option("--node", metavar="NODE", help="Where features are read (default: the input of the classifier).")
+@click.option(
+    "--pooling",
+    type=click.Choice(["avg", "max", "cls", "mean-tokens", "none"]),
+    help="How the node's output becomes a vector (default: what suits the node).",
+)
+@click.option("--with-logits", is_flag=True, help="Also store the network's own class scores.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the network's arithmetic; part of the spec.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the features in the file; part of the spec.",
+)
+@click.option(
+    "--window",
+    type=options.Pair(),
+    metavar="LO,HI",
+    help="Grey values of 16-bit and float images that become 0 and 255.",
+)
+@options.engine_options
+@click.option("--replace", is_flag=True, help="Overwrite a file of another spec or of other images.")
+@click.option("--rehash", is_flag=True, help="Hash every file again, also those whose size and time did not change.")
+@options.quiet_option
+@options.json_option
+def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Turn the images of SOURCE into a file of features.
+
+    SOURCE is a folder of class folders, a folder of train/val/test folders of class folders, a flat
+    folder, one image, a CSV or TSV with a column `path` (and label, group, split, fold), or CIFAR-10's
+    own folder. Run it again to compute only what is missing or changed.
+
+    \b
+    Example:
+      featx extract photos/ -o cache/photos.h5
+      featx extract scans.csv -o cache/scans.h5 --backbone vit_b_16 --group-column patient
+    """
+    source_options = options.read_source_options(values)
+    if dry_run:
+        return _dry_run(source, source_options, as_json)
+    if target is None:
+        raise UsageError(f"-o is missing: say where the features go, as in -o cache/{Path(source).stem or 'NAME'}.h5")
+
+    from featx import extract as stage
+    from featx.vision.engine import EngineOptions
+
+    engine = EngineOptions(
+        device=values.pop("device"), batch_size=values.pop("batch_size"), num_workers=values.pop("num_workers")
+    )
+    update = stage.UpdateOptions(replace=values.pop("replace"), rehash=values.pop("rehash"))
+    request = FeatureRequest(**values)
+    if request.backbone == "featx-mini":
+        output.say(
+            "featx-mini: the small network inside featx, trained without labels of its own; "
+            "a network trained on ImageNet (--backbone resnet50) will do better."
+        )
+    try:
+        with output.progress("extract", "images", quiet=quiet) as advance:
+            report = stage.extract(
+                source,
+                target,
+                request=request,
+                source_options=source_options,
+                engine=engine,
+                update=update,
+                progress=advance,
+            )
+    except KeyboardInterrupt:
+        _say_what_is_kept(target)
+        raise
+    if as_json:
+        output.print_json(report.to_dict())
+    else:
+        _print_summary(report)
+    return EXIT_FAILED_ROWS if report.failures else 0
+
+
+def _dry_run(source: str, source_options: Any, as_json: bool) -> int:
+    from featx.manifest import source as sources
+
+    manifest = sources.read_source(source, source_options)
+    counts = sources.count_by(manifest)
+    if as_json:
+        output.print_json({"samples": len(manifest), "skipped": manifest.skipped, **counts})
+        return 0
+    click.echo(f"{len(manifest):,} images in {source}")
+    if manifest.skipped:
+        click.echo(f"{manifest.skipped:,} other files are not images by their name and are left out")
+    for column, by_name in counts.items():
+        if set(by_name) == {""}:
+            click.echo(f"\nno {column} given")
+            continue
+        click.echo(f"\n{len(by_name):,} {_plural(column)}")
+        shown = list(by_name.items())[:20]
+        output.print_table([column, "images"], [(name or "(none)", count) for name, count in shown])
+        if len(by_name) > len(shown):
+            click.echo(f"  ... and {len(by_name) - len(shown):,} more")
+    return 0
+
+
+def _plural(column: str) -> str:
+    return "classes" if column in ("class", "label") else f"{column}s"
+
+
+def _print_summary(report: Any) -> None:
+    click.echo(f"{report.path}: {report.rows:,} rows of {report.n_features:,} features, {report.backbone}")
+    parts = [f"computed {report.computed:,}", f"unchanged {report.unchanged:,}"]
+    if report.copied:
+        parts.append(f"copied from identical images {report.copied:,}")
+    if report.vanished:
+        parts.append(f"no longer in SOURCE {report.vanished:,}")
+    click.echo("  " + ", ".join(parts))
+    rate = f", {report.rate:.1f} images/s" if report.rate is not None else ""
+    click.echo(f"  {output.describe_seconds(report.seconds)}{rate}; fingerprint {report.fingerprint[:16]}")
+    if report.failures:
+        click.echo(f"  {len(report.failures):,} images failed and have no row:")
+        reasons = sorted(report.failures_by_reason.items(), key=lambda item: -item[1])
+        output.print_table(["reason", "images", "meaning"], [(r, n, report.meaning(r)) for r, n in reasons], indent=4)
+        for key, reason in list(report.failures.items())[:10]:
+            click.echo(f"    {key}  ({reason})")
+        if len(report.failures) > 10:
+            click.echo(f"    ... and {len(report.failures) - 10:,} more: featx info {report.path} --failures")
+
+
+def _say_what_is_kept(target: str) -> None:
+    from featx.store import parts
+
+    try:
+        run = parts.pending(target)
+    except StoreError:
+        run = None
+    if run is not None:
+        output.say(f"stopped: {run.n_done:,} of {run.header.n_samples:,} images are kept in {target}.parts")
+    else:
+        output.say("stopped before the first images were kept")
+    output.say(f"to go on, run the same command again:\n  featx {shlex.join(sys.argv[1:])}")

@@ -1,0 +1,69 @@
+"""``featx fit``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from featx.cli import options, output, report
+
+
+@click.command("fit")
+@click.argument("file", metavar="FILE.h5", type=click.Path())
+@click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
+@click.option(
+    "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
+    help="logreg, svm (linear) or svm-rbf; repeat it to let them compete.",
+)  # fmt: skip
+@click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Outer folds.")
+@click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of each choice.")
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Repeats of the outer folds.")
+@click.option(
+    "--scaling", "scalings", multiple=True, type=click.Choice(["raw", "standardise", "l2"]),
+    default=["raw", "standardise", "l2"], show_default=True, help="Repeat it to let several compete.",
+)  # fmt: skip
+@click.option("--C-grid", "C_grid", type=options.Grid(), default="1e-6:1e3:10", show_default=True, metavar="LO:HI:N")
+@click.option(
+    "--scoring", default="balanced_accuracy", show_default=True, metavar="NAME", help="What the choice maximises."
+)
+@click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
+    help="Whether train, val and test of the file are kept apart.")  # fmt: skip
+@click.option("--refit", type=click.Choice(["default", "all"]), default="default", show_default=True,
+    help="all: the saved head is fitted on every row, also the reported ones.")  # fmt: skip
+@click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
+@click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
+@click.option("--allow-missing", is_flag=True, help="Go on although some images failed and have no row.")
+@click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
+@click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
+@click.option("--random-state", type=int, default=0, show_default=True)
+@click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
+@options.quiet_option
+@options.json_option
+def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Train and cross-validate a classifier on the features in FILE.h5, and save it.
+
+    Head, scaling and C are chosen inside each training part, so that the score printed is the score
+    of the whole procedure. Samples of one group are never on both sides.
+
+    \b
+    Example:
+      featx fit cache/scans.h5 -o scans.featx
+      featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
+    """
+    from featx import fit as stage
+
+    fit_options = stage.FitOptions(**values)
+    with output.progress("fit", "fits", quiet=quiet) as advance:
+        result = stage.fit(file, fit_options, progress=advance)
+    if target is not None:
+        stage.save(result, target)
+    if oof is not None:
+        stage.save_out_of_fold(result, oof)
+    if as_json:
+        output.print_json(result.to_dict())
+    else:
+        report.print_fit(result)
+        if target is not None:
+            click.echo(f"\nsaved: {target}   next: featx predict {target} NEW-IMAGES/ -o predictions.csv")
+    return 0

@@ -1,0 +1,92 @@
+"""``featx info``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from featx.cli import options, output
+
+MOST_NAMES = 20  # of a table of counts; the rest is counted
+
+
+@click.command("info")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.option("--failures", is_flag=True, help="List every failed image with its reason.")
+@options.json_option
+def command(file: str, failures: bool, as_json: bool) -> int:
+    """Show what is in a feature file (.h5) or a bundle (.featx).
+
+    \b
+    Example:
+      featx info cache/photos.h5
+      featx info photos.featx --json
+    """
+    if file.endswith(".featx"):
+        _show_bundle(file, as_json)
+        return 0
+    from featx import info as stage
+
+    facts = stage.describe(file)
+    if as_json:
+        output.print_json(facts)
+    elif failures:
+        output.print_table(["image", "reason"], list(facts.get("failures", {}).items()), indent=0)
+    else:
+        _show_file(facts)
+    return 0
+
+
+def _show_file(facts: dict[str, Any]) -> None:
+    spec = facts["spec"]
+    click.echo(facts["path"])
+    if "rows" in facts:
+        size = output.describe_bytes(facts["bytes"])
+        click.echo(
+            f"  {facts['rows']:,} rows of {facts['n_features']:,} features, {facts['samples']:,} samples, {size}"
+        )
+    pending = facts["pending"]
+    if pending is None:
+        click.echo("  complete: every sample is a row or a named failure")
+    else:
+        click.echo(f"  not complete: a run that was stopped has {pending['done']:,} of {pending['samples']:,} images, "
+                   f"{pending['left']:,} left; the same featx extract command goes on")  # fmt: skip
+    click.echo(f"  fingerprint {facts['fingerprint']}")
+    click.echo("\nmade by")
+    output.print_table(["field", "value"], [(name, _brief(value)) for name, value in spec.items()])
+    for library, version in facts.get("made_with", {}).items():
+        click.echo(f"  with {library} {_brief(version)}")
+    for column, by_name in facts.get("counts", {}).items():
+        _show_counts(column, by_name, facts.get("group_source", ""))
+    failures = facts.get("failures", {})
+    if failures:
+        click.echo(f"\n{len(failures):,} failed images: featx info {facts['path']} --failures")
+
+
+def _show_counts(column: str, by_name: dict[str, int], group_source: str) -> None:
+    if set(by_name) <= {""}:
+        click.echo(f"\nno {column} given")
+        return
+    source = f" ({group_source})" if column == "group" and group_source else ""
+    click.echo(f"\nby {column}{source}")
+    shown = list(by_name.items())[:MOST_NAMES]
+    output.print_table([column, "samples"], [(name or "(none)", count) for name, count in shown])
+    if len(by_name) > MOST_NAMES:
+        click.echo(f"  ... and {len(by_name) - MOST_NAMES:,} more")
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _show_bundle(path: str, as_json: bool) -> None:
+    from featx.learn import bundle
+
+    facts = bundle.read_facts(path)
+    if as_json:
+        output.print_json(facts)
+        return
+    click.echo(path)
+    output.print_table(["fact", "value"], [(name, _brief(value)[:80]) for name, value in facts.items()])

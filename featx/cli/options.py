@@ -1,0 +1,107 @@
+"""Options that several commands share, and how their values become records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from featx.manifest.source import SourceOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """Two numbers as ``LO,HI``."""
+
+    name = "LO,HI"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Split at the comma; LO must be below HI."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers as LO,HI", param, ctx)
+        if not low < high:
+            self.fail(f"{value!r}: LO must be below HI", param, ctx)
+        return low, high
+
+
+class Grid(click.ParamType):  # type: ignore[type-arg]
+    """A logarithmic grid as ``LO:HI:N``."""
+
+    name = "LO:HI:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float, int]:
+        """Split at the colons; 0 < LO <= HI, N at least 1."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high, count = value.split(":")
+            grid = float(low), float(high), int(count)
+        except ValueError:
+            self.fail(f"{value!r} is not LO:HI:N, as in 1e-6:1e3:10", param, ctx)
+        if not 0 < grid[0] <= grid[1] or grid[2] < 1:
+            self.fail(f"{value!r}: 0 < LO <= HI and N >= 1 are needed", param, ctx)
+        return grid
+
+
+def _stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+source_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--layout",
+        type=click.Choice(["auto", "classes", "splits", "flat"]),
+        default="auto",
+        show_default=True,
+        help="How SOURCE's folders are read: class folders, train/val/test folders of them, or just images.",
+    ),
+    click.option("--root", metavar="FOLDER", help="The folder that a table's paths start from (default: the table's)."),
+    click.option("--path-column", default="path", show_default=True, metavar="NAME"),
+    click.option("--label-column", default="label", show_default=True, metavar="NAME"),
+    click.option(
+        "--group-column", default="group", show_default=True, metavar="NAME", help="Patient, site, object ..."
+    ),
+    click.option("--split-column", default="split", show_default=True, metavar="NAME"),
+    click.option("--fold-column", default="fold", show_default=True, metavar="NAME"),
+    click.option(
+        "--group-regex", metavar="REGEX", help="The group is what the first (...) matches in the key: '(patient\\d+)_'."
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, spread over SOURCE."),
+)
+
+engine_options: Callable[[Any], Any] = _stack(
+    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N"),
+    click.option(
+        "--num-workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads that decode images (default: all cores).",
+    ),
+)
+
+json_option: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object to stdout, nothing else."
+)
+quiet_option: Callable[[Any], Any] = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+def read_source_options(values: dict[str, Any]) -> SourceOptions:
+    """Take the values of `source_options` out of a command's keyword arguments."""
+    from featx.manifest.source import SourceOptions
+
+    names = ("layout", "root", "group_regex", "limit")
+    columns = ("path_column", "label_column", "group_column", "split_column", "fold_column")
+    return SourceOptions(**{name: values.pop(name) for name in names + columns})

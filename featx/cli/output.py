@@ -1,0 +1,132 @@
+"""What a person or a program reads: messages and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+Advance = Callable[[int, int], None]
+"""Called as ``advance(done, total)``."""
+
+PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is not a terminal
+
+
+def say(message: str) -> None:
+    """Print a line for a person, to stderr, so that stdout holds results only."""
+    click.echo(message, err=True)
+
+
+def say_error(message: str) -> None:
+    """Print the one message with which a command fails."""
+    click.secho(f"error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
+
+
+def say_warning(message: str) -> None:
+    """Print something that the user should not overlook."""
+    click.secho(f"warning: {message}", fg="yellow" if sys.stderr.isatty() else None, err=True)
+
+
+def print_json(data: Any) -> None:
+    """Print one object to stdout; floats that JSON cannot hold are an error, not ``NaN``."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, indent: int = 2) -> None:
+    """Print aligned columns to stdout: text to the left, numbers to the right."""
+    text = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *text]) for i in range(len(header))]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
+        return (" " * indent + "  ".join(aligned)).rstrip()
+
+    click.echo(line(header))
+    for cells in text:
+        click.echo(line(cells))
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration as people write it: ``4.2 s``, ``3:07``, ``2:15:00``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe_bytes(size: int) -> str:
+    """Return a size in the largest binary unit that leaves at least 1."""
+    value = float(size)
+    for unit in ("bytes", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+@contextmanager
+def progress(what: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
+    """Show work that goes on: a bar with rate and time left on a terminal, plain lines elsewhere."""
+    if quiet:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with _bar(what, unit) as advance:
+            yield advance
+    else:
+        yield _Lines(what, unit)
+
+
+class _Lines:
+    """Progress as plain lines: at most one in `PLAIN_SECONDS`."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what, self.unit = what, unit
+        self.started = self.printed = time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done
+        if now - self.printed < PLAIN_SECONDS:
+            return
+        self.printed = now
+        rate = (done - self.first) / max(now - self.started, 1e-9)
+        left = describe_seconds((total - done) / rate) if rate > 0 else "?"
+        say(f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left")
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Task as RichTask
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

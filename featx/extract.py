@@ -1,0 +1,332 @@
+"""The stage behind ``featx extract``: bring a feature file up to date with its source."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featx import __version__
+from featx.errors import ImageDecodeError
+from featx.manifest import source as sources
+from featx.manifest.record import Manifest
+from featx.manifest.source import SourceOptions
+from featx.spec import FeatureRequest, FeatureSpec
+from featx.store import parts
+from featx.store.file import FeatureFile
+from featx.store.records import FAILED, OK, REASONS, LedgerEntry
+from featx.store.run import ExtractionRun
+from featx.vision.engine import EngineOptions, iter_batches
+
+if TYPE_CHECKING:
+    from featx.vision.backbones import Backbone
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` with images of this run."""
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """What may happen to what is stored already.
+
+    Attributes
+    ----------
+    replace : bool
+        Overwrite a file of another spec, or one most of whose keys would vanish.
+    rehash : bool
+        Hash every file again, also those whose size and modification time did not change.
+    """
+
+    replace: bool = False
+    rehash: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """The account of one run.
+
+    Attributes
+    ----------
+    path, fingerprint, backbone, device : str
+        The file, its spec's fingerprint, and what made it; device is ``""`` where nothing was computed.
+    samples, rows, n_features : int
+        Of the finished file.
+    computed, copied, unchanged, vanished : int
+        Samples computed in this run, copied from identical bytes, left as they were, and dropped
+        because the source no longer has them.
+    failures : dict of str to str
+        Key to reason, of every failed sample in the file.
+    seconds : float
+        Of the whole stage.
+    rate : float or None
+        Images per second of the computing alone; None where nothing was computed.
+    """
+
+    path: str
+    fingerprint: str
+    backbone: str
+    device: str
+    samples: int
+    rows: int
+    n_features: int
+    computed: int
+    copied: int
+    unchanged: int
+    vanished: int
+    seconds: float
+    rate: float | None
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures_by_reason(self) -> dict[str, int]:
+        """Count the failures by the code before the colon."""
+        return dict(Counter(reason.partition(":")[0] for reason in self.failures.values()))
+
+    @staticmethod
+    def meaning(reason: str) -> str:
+        """Return a reason's code in words."""
+        return REASONS.get(reason, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready builtins."""
+        counts = {"failed": len(self.failures), "failures_by_reason": self.failures_by_reason}
+        return {**asdict(self), **counts}
+
+
+@dataclass
+class _Work:
+    """What a run has to do: positions to compute, and entries that stay under a new time."""
+
+    positions: list[int] = field(default_factory=list)
+    touched: list[LedgerEntry] = field(default_factory=list)
+
+
+@dataclass
+class _Tally:
+    """What the computing loop did."""
+
+    computed: int = 0
+    copied: int = 0
+    seconds: float = 0.0
+
+
+def extract(
+    source: str | os.PathLike[str] | Manifest | Sequence[Any],
+    output: str | os.PathLike[str],
+    *,
+    request: FeatureRequest = FeatureRequest(),
+    source_options: SourceOptions = SourceOptions(),
+    engine: EngineOptions = EngineOptions(),
+    update: UpdateOptions = UpdateOptions(),
+    progress: Progress | None = None,
+) -> ExtractReport:
+    """Compute the features of a source's images that a feature file does not hold yet.
+
+    A request that the file answers already is recognised without loading the network.
+
+    Parameters
+    ----------
+    source : path, Manifest, or sequence
+        A folder, a table or an image; or paths, PIL images and uint8 arrays (height, width[, 3]).
+    output : path
+        The feature file; made if it is not there, brought up to date if it is.
+    request : FeatureRequest
+        Backbone, weights, node, pooling and precision.
+    source_options : SourceOptions
+        How a folder or table is read.
+    engine : EngineOptions
+        Batch size, decode threads and device: how, never what.
+    update : UpdateOptions
+        What may happen to stored rows.
+    progress : callable, optional
+        ``progress(done, total)`` in images.
+
+    Returns
+    -------
+    ExtractReport
+        With every failed sample and its reason. Failures do not raise.
+
+    Raises
+    ------
+    ManifestError, UsageError
+        If the source or an option is not usable.
+    WeightsError
+        If the weights cannot be had.
+    StoreError
+        If the file was made by another spec, is locked, damaged or cannot be written.
+    """
+    started = time.monotonic()
+    manifest = _as_manifest(source, source_options)
+    path = Path(output)
+    stamp = _stamp(request)
+    answer = None if update.replace else _answer(path, stamp, manifest, update.rehash)
+    backbone = _load(request) if answer is None else None
+    spec, made_with = (backbone.spec, _made_with(engine)) if backbone is not None else answer
+    blob = backbone.weights_blob() if backbone is not None and backbone.weights_blob is not None else None
+    with ExtractionRun.open(
+        path,
+        manifest=manifest,
+        spec=spec,
+        request=stamp,
+        made_with=made_with,
+        batch_size=engine.batch_size,
+        weights=blob,
+        replace=update.replace,
+    ) as run:
+        work = _plan(manifest, run.known, update.rehash)
+        for entry in work.touched:
+            run.keep(entry)
+        device, tally = "", _Tally()
+        if work.positions:
+            device, tally = _compute(run, manifest, work.positions, backbone or _load(request), engine, progress)
+        outcome = run.finish()
+        failures = {e.key: e.reason for e in map(run.known.__getitem__, manifest.keys) if e.status == FAILED}
+    return ExtractReport(
+        path=str(path),
+        fingerprint=spec.fingerprint,
+        backbone=spec.backbone,
+        device=device,
+        samples=outcome.n_samples,
+        rows=outcome.n_rows,
+        n_features=spec.n_features,
+        computed=tally.computed,
+        copied=tally.copied,
+        unchanged=len(manifest) - len(work.positions),
+        vanished=outcome.n_vanished,
+        seconds=round(time.monotonic() - started, 3),
+        rate=round(tally.computed / tally.seconds, 1) if tally.computed else None,
+        failures=failures,
+    )
+
+
+def _as_manifest(source: Any, options: SourceOptions) -> Manifest:
+    if isinstance(source, Manifest):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return sources.read_source(source, options)
+    return sources.manifest_of(source)
+
+
+def _load(request: FeatureRequest) -> Backbone:
+    from featx.vision import backbones
+
+    return backbones.load_backbone(request)
+
+
+def _plan(manifest: Manifest, known: Any, rehash: bool) -> _Work:
+    """Compare each sample with its entry: same size and time is unchanged, everything else is hashed."""
+    work = _Work()
+    for position, key in enumerate(manifest.keys):
+        entry = known.get(key)
+        if entry is None:
+            work.positions.append(position)
+            continue
+        now = sources.stat(manifest, position)
+        is_file = bool(manifest.paths[position])
+        if now is None or position in manifest.refused:
+            if entry.status == OK or entry.sha256:  # it was a file, and is none now
+                work.positions.append(position)
+        elif is_file and not rehash and now == (entry.bytes, entry.mtime_ns):
+            continue
+        elif not _same_bytes(manifest, position, entry):
+            work.positions.append(position)
+        elif is_file:
+            work.touched.append(replace(entry, bytes=now[0], mtime_ns=now[1]))
+    return work
+
+
+def _same_bytes(manifest: Manifest, position: int, entry: LedgerEntry) -> bool:
+    if not entry.sha256:
+        return False  # never read, so never the same
+    try:
+        return sources.sample_sha256(manifest, position) == entry.sha256
+    except ImageDecodeError:
+        return False
+
+
+def _compute(
+    run: ExtractionRun,
+    manifest: Manifest,
+    positions: list[int],
+    backbone: Backbone,
+    engine: EngineOptions,
+    progress: Progress | None,
+) -> tuple[str, _Tally]:
+    from featx.vision.embed import Embedder
+
+    embedder = Embedder(backbone, device=engine.device)
+    tally, seen = _Tally(), set[str]()
+    started, done = time.monotonic(), 0
+
+    def lookup(sha256: str) -> Any:
+        row = run.features_of_sha256(sha256)
+        if row is not None:
+            seen.add(sha256)
+        return row
+
+    if progress is not None:
+        progress(0, len(positions))
+    engine = replace(engine, batch_size=run.batch_size)
+    for batch in iter_batches(manifest, positions, embedder, engine, lookup=lookup):
+        for entry in batch.entries:
+            tally.copied += entry.status == OK and entry.sha256 in seen
+            tally.computed += entry.status == OK and entry.sha256 not in seen
+            seen.add(entry.sha256)
+        run.append(batch)
+        done += len(batch.entries)
+        if progress is not None:
+            progress(done, len(positions))
+    tally.seconds = time.monotonic() - started
+    return embedder.device, tally
+
+
+def _answer(
+    path: Path, stamp: dict[str, Any], manifest: Manifest, rehash: bool
+) -> tuple[FeatureSpec, dict[str, Any]] | None:
+    """Return spec and ``made_with`` of the file if it answers the request already; None: the network is needed.
+
+    Looked up without the lock, so that a network is loaded before the lock is taken.
+    """
+    if "unknown" in stamp or not path.exists() or parts.pending(path) is not None:
+        return None
+    with FeatureFile.open(path) as file:
+        if file.request != stamp:
+            return None
+        known = {entry.key: entry for entry in file.ledger().entries()}
+        return None if _plan(manifest, known, rehash).positions else (file.spec, file.made_with)
+
+
+def _stamp(request: FeatureRequest) -> dict[str, Any]:
+    """Return the request with what could make the same words mean something else.
+
+    Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
+    """
+    stamp: dict[str, Any] = {**asdict(request), "window": list(request.window) if request.window else None}
+    if ":" in request.backbone:
+        return {**stamp, "unknown": "own code"}
+    for library in ("torch", "torchvision"):
+        stamp[library] = importlib.metadata.version(library)
+    weights = Path(request.weights)
+    if weights.is_file():
+        found = weights.stat()
+        stamp["file"] = [str(weights.resolve()), found.st_size, found.st_mtime_ns]
+    return stamp
+
+
+def _made_with(engine: EngineOptions) -> dict[str, Any]:
+    """Return the versions and settings that do not decide the numbers, for the record."""
+    libraries = ("torch", "torchvision", "numpy", "pillow", "h5py")
+    versions = {library: importlib.metadata.version(library) for library in libraries}
+    return {
+        "featx": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "runtime": "torch",
+        "batch_size": engine.batch_size,
+    }

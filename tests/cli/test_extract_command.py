@@ -1,0 +1,268 @@
+"""``featx extract``, ``info`` and ``backbones`` as a person or a program calls them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featx.store.file import FeatureFile
+
+TINY = ["--backbone", "squeezenet1_1", "--weights", "random", "--num-workers", "2"]
+
+
+def test_summary_names_rows_rate_file_and_fingerprint(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    outcome = featx("extract", photos, "-o", target, *TINY)
+    assert outcome.code == 0
+    assert "16 rows of 512 features, squeezenet1_1" in outcome.out
+    assert "images/s" in outcome.out
+    with FeatureFile.open(target) as file:
+        assert file.fingerprint[:16] in outcome.out
+        assert file.keys() == sorted(file.keys())
+        assert file.labels() == ["moss"] * 8 + ["rust"] * 8
+
+
+def test_json_is_one_object_and_nothing_else_on_stdout(featx, photos, tmp_path):
+    report = featx("extract", photos, "-o", tmp_path / "photos.h5", *TINY, "--json").json
+    assert (report["rows"], report["computed"], report["failed"], report["failures"]) == (16, 16, 0, {})
+
+
+def test_dry_run_counts_by_class_group_and_split_and_writes_nothing(featx, tmp_path, write_photo):
+    for split in ("train", "valid", "Test"):
+        for i in range(3):
+            write_photo(tmp_path / "data" / split / "moss" / f"a{i}_x.png", (1, 2, 3), i)
+    outcome = featx("extract", tmp_path / "data", "--dry-run", "--group-regex", "(a.)_", "--json")
+    assert outcome.json == {
+        "samples": 9,
+        "skipped": 0,
+        "class": {"moss": 9},
+        "group": {"a0": 3, "a1": 3, "a2": 3},
+        "split": {"test": 3, "train": 3, "val": 3},
+    }
+    assert "9 images" in featx("extract", tmp_path / "data", "--dry-run").out
+    assert not list(tmp_path.glob("**/*.h5"))
+
+
+def test_run_again_computes_only_missing_or_changed_rows(featx, photos, tmp_path, write_photo):
+    target = tmp_path / "photos.h5"
+    featx("extract", photos, "-o", target, *TINY)
+    before = target.read_bytes()
+    again = featx("extract", photos, "-o", target, *TINY, "--json").json
+    assert (again["computed"], again["unchanged"]) == (0, 16)
+    assert target.read_bytes() == before
+
+    write_photo(photos / "rust" / "p4_0.png", (1, 2, 3), 999)  # changed
+    write_photo(photos / "rust" / "p9_9.png", (9, 9, 9), 998)  # new
+    (photos / "moss" / "p0_0.png").unlink()  # gone
+    shutil.copy(photos / "moss" / "p0_1.png", photos / "moss" / "copy.png")  # identical bytes
+    os.utime(photos / "moss" / "p1_2.png", (1, 1))  # touched only
+    third = featx("extract", photos, "-o", target, *TINY, "--json").json
+    assert (third["computed"], third["copied"], third["unchanged"], third["vanished"]) == (2, 1, 14, 1)
+    with FeatureFile.open(target) as file:
+        keys, features = file.keys(), file.features()
+    fresh = tmp_path / "fresh.h5"
+    featx("extract", photos, "-o", fresh, *TINY)
+    with FeatureFile.open(fresh) as file:
+        assert file.keys() == keys
+        np.testing.assert_allclose(features, file.features(), atol=1e-4 * file.features().std())
+    assert np.array_equal(features[keys.index("moss/copy.png")], features[keys.index("moss/p0_1.png")])
+
+
+def test_labels_are_refreshed_without_computing(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    table = tmp_path / "photos.csv"
+    rows = [f"photos/{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(photos.glob("*/*.png"))]
+    table.write_text("path,label\n" + "\n".join(rows))
+    featx("extract", table, "-o", target, *TINY)
+    table.write_text("path,label,group,site\n" + "\n".join(f"{row}!,g{i % 3},s" for i, row in enumerate(rows)))
+    report = featx("extract", table, "-o", target, *TINY, "--json").json
+    assert (report["computed"], report["unchanged"]) == (0, 16)
+    with FeatureFile.open(target) as file:
+        assert set(file.labels()) == {"moss!", "rust!"}
+        assert set(file.groups()) == {"g0", "g1", "g2"}
+        assert file.meta() == {"site": ["s"] * 16}
+
+
+def test_another_source_with_the_same_output_is_refused_without_replace(featx, photos, tmp_path, write_photo):
+    target = tmp_path / "photos.h5"
+    featx("extract", photos, "-o", target, *TINY)
+    other = tmp_path / "other"
+    write_photo(other / "a" / "1.png", (5, 5, 5), 1)
+    outcome = featx("extract", other, "-o", target, *TINY)
+    assert outcome.code == 5
+    assert "--replace" in outcome.err
+    assert featx("extract", other, "-o", target, *TINY, "--replace").code == 0
+
+
+def test_a_file_of_another_spec_is_refused_naming_only_the_differing_fields(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    featx("extract", photos, "-o", target, *TINY)
+    outcome = featx("extract", photos, "-o", target, *TINY, "--pooling", "max", "--storage", "float16")
+    assert outcome.code == 5
+    assert "pooling" in outcome.err
+    assert "storage" in outcome.err
+    for same in ("backbone", "weights", "preprocess", "dtype"):
+        assert same not in outcome.err.replace("squeezenet1_1", "")
+
+
+def test_broken_images_are_named_and_the_run_finishes_with_8(featx, photos, tmp_path):
+    (photos / "moss" / "empty.jpg").write_bytes(b"")
+    (photos / "moss" / "text.jpg").write_text("these are words")
+    whole = tmp_path / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole)
+    (photos / "rust" / "cut.jpg").write_bytes(whole.read_bytes()[:700])
+    target = tmp_path / "photos.h5"
+    outcome = featx("extract", photos, "-o", target, *TINY, "--json")
+    assert outcome.code == 8
+    assert outcome.json["rows"] == 16
+    assert {key: reason.split(":")[0] for key, reason in outcome.json["failures"].items()} == {
+        "moss/empty.jpg": "empty",
+        "moss/text.jpg": "not-an-image",
+        "rust/cut.jpg": "truncated",
+    }
+    text = featx("extract", photos, "-o", target, *TINY)
+    assert text.code == 8
+    assert "moss/empty.jpg" in text.out
+    assert "rust/cut.jpg" in featx("info", target, "--failures").out
+
+
+def test_a_failed_row_is_tried_again_when_its_bytes_change(featx, photos, tmp_path, write_photo):
+    broken = photos / "moss" / "late.png"
+    broken.write_bytes(b"")
+    target = tmp_path / "photos.h5"
+    assert featx("extract", photos, "-o", target, *TINY).code == 8
+    write_photo(broken, (60, 140, 60), 5)
+    report = featx("extract", photos, "-o", target, *TINY, "--json")
+    assert (report.code, report.json["computed"], report.json["rows"]) == (0, 1, 17)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--backbone", "resnet5O"], 2, "resnet50"),
+        (["--weights", "DEFUALT"], 2, "DEFAULT"),
+        (["--node", "classifier.9"], 2, "classifier"),
+        (["--pooling", "cls"], 2, "avg"),
+        (["--device", "cuda:7"], 2, "cuda"),
+        (["--window", "5,1"], 2, "LO must be below HI"),
+        (["--layout", "tree"], 2, "classes"),
+        (["--label-column", "klass"], 4, "klass"),
+        (["--group-regex", "(nothing)"], 4, "nothing"),
+        (["--group-regex", "("], 2, "regex"),
+        (["--weights", "missing.pth"], 7, "missing.pth"),
+        (["--wieghts", "x"], 2, "--weights"),
+    ],
+)
+def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, photos, tmp_path, arguments, code, words):
+    source = photos
+    if "--label-column" in arguments:
+        source = tmp_path / "t.csv"
+        source.write_text("path,label\nphotos/moss/p0_0.png,moss\n")
+    outcome = featx("extract", source, "-o", tmp_path / "x.h5", *TINY, *arguments)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_an_unknown_command_lists_close_matches(featx):
+    outcome = featx("extrcat", "x")
+    assert outcome.code == 2
+    assert "extract" in outcome.err
+
+
+def test_an_empty_folder_is_an_input_error(featx, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    assert featx("extract", tmp_path / "nothing", "-o", tmp_path / "x.h5").code == 4
+    assert featx("extract", tmp_path / "nowhere", "-o", tmp_path / "x.h5").code == 4
+
+
+def test_info_shows_spec_counts_and_completeness(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    featx("extract", photos, "-o", target, *TINY, "--group-regex", "(p\\d)_")
+    text = featx("info", target).out
+    for words in ("16 rows", "complete", "squeezenet1_1", "moss", "rust", "by group (regex", "preprocess", "random:0"):
+        assert words in text
+    facts = featx("info", target, "--json").json
+    assert facts["counts"]["class"] == {"moss": 8, "rust": 8}
+    assert facts["complete"] is True
+    assert facts["bytes"] == target.stat().st_size
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5 at all", None])
+def test_info_of_a_file_that_is_no_feature_file_is_a_store_error(featx, tmp_path, content):
+    target = tmp_path / "x.h5"
+    if content is not None:
+        target.write_bytes(content)
+    outcome = featx("info", target)
+    assert outcome.code == 5
+    assert "Traceback" not in outcome.err
+
+
+def test_backbones_lists_what_is_on_this_machine_and_the_nodes_of_one(featx):
+    listed = featx("backbones", "squeezenet", "--json").json["backbones"]
+    assert [b["name"] for b in listed] == ["squeezenet1_0", "squeezenet1_1"]
+    assert listed[1]["n_features"] == 512
+    nodes = featx("backbones", "squeezenet1_1", "--nodes", "--json").json["nodes"]
+    assert any(node["name"] == "features.12" for node in nodes)
+    assert "squeezenet1_1" in featx("backbones", "squeeze").out
+
+
+def start(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "featx", *map(str, arguments)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(tmp_path, featx, signum, code, write_photo):
+    pictures = tmp_path / "many"
+    for i in range(400):
+        write_photo(pictures / "moss" / f"{i:03d}.png", (60, 140, 60), i)
+    arguments = ["extract", pictures, "-o", tmp_path / "many.h5", *TINY, "--batch-size", "2"]
+    process = start(*arguments, cwd=tmp_path)
+    parts = tmp_path / "many.h5.parts"
+    deadline = time.monotonic() + 60
+    while not parts.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.0)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "run the same command again" in err
+    assert f"extract {pictures} -o {tmp_path / 'many.h5'}" in err
+    kept = featx("info", tmp_path / "many.h5", "--json").json["pending"]["done"]
+    assert kept > 0
+    report = featx(*arguments, "--json").json
+    assert (report["rows"], report["computed"]) == (400, 400 - kept)
+
+
+def test_a_locked_file_is_refused_with_the_writer_named(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    script = (
+        "import sys, time; from featx.store.lock import WriterLock\n"
+        "with WriterLock(sys.argv[1]): print('locked', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline().strip() == "locked"
+        outcome = featx("extract", photos, "-o", target, *TINY)
+        assert outcome.code == 5
+        assert str(holder.pid) in outcome.err
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_errors_are_json_too_when_asked_for(featx, tmp_path):
+    outcome = featx("extract", tmp_path / "nowhere", "-o", tmp_path / "x.h5", "--json")
+    assert json.loads(outcome.out)["error"]["exit_code"] == outcome.code == 4
