@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featx.learn.metrics import FloatArray, IntArray, Statistic, encode_predictions, statistic
+from featx.learn.metrics import FloatArray, IntArray, Statistic
 
 LEVEL = 0.95
 N_BOOT = 2000
@@ -107,36 +107,6 @@ def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Inter
     # At 0 and n successes one end is exact; rounding must not push the share out of its own interval.
     low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
     return Interval(share, low, high, [], f"Wilson ({n:g} {unit})")
-
-
-def group_bootstrap_interval(
-    metric: str,
-    y: ArrayLike,
-    predicted: ArrayLike,
-    probabilities: ArrayLike | None,
-    groups: ArrayLike | None,
-    *,
-    classes: Sequence[str],
-    n_boot: int = N_BOOT,
-    random_state: int = 0,
-) -> Interval:
-    """Interval of one score on a fixed part, by resampling whole groups; see `bootstrap_intervals`.
-
-    Parameters
-    ----------
-    metric : str
-        One of `featx.learn.metrics.SCORINGS`.
-    y, predicted : str array (n_samples,)
-    probabilities : float array (n_samples, n_classes), or None
-    groups : array (n_samples,), or None
-        None: samples are resampled.
-    classes : sequence of str
-    n_boot, random_state : int
-    """
-    predictions = encode_predictions(y, predicted, probabilities, classes)
-    units, n_units, unit = resampling_units(groups, len(predictions.true))
-    statistics = {metric: statistic(metric, predictions, units, n_units)}
-    return bootstrap_intervals(statistics, n_units, unit=unit, n_boot=n_boot, random_state=random_state)[metric]
 
 
 def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int, str]:

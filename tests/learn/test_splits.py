@@ -210,7 +210,10 @@ def test_a_class_with_one_sample_gets_no_offer_that_cannot_work():
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.integers(1, 12), min_size=2, max_size=5), st.integers(2, 6), st.none() | st.integers(2, 6), st.booleans()
+    st.lists(st.integers(1, 12), min_size=2, max_size=5),
+    st.integers(2, 6),
+    st.none() | st.integers(2, 6),
+    st.booleans(),
 )
 def test_what_the_message_offers_works(sizes, n_splits, inner_splits, pairs):
     """Every offer of check_classes, taken, gives folds (outer and inner) without an error or a warning."""
@@ -289,7 +292,7 @@ def test_a_group_on_both_sides_of_a_split_is_refused_by_name(splits):
     if splits[1] == splits[2]:
         assert plan_evaluation(splits, groups=groups).scheme == "test"
         return
-    with pytest.raises(LabelsError, match="puts group 'bob' into .*--split ignore"):
+    with pytest.raises(LabelsError, match=r"puts group 'bob' into .*--split ignore"):
         plan_evaluation(splits, groups=groups)
     assert plan_evaluation(splits, split="ignore", groups=groups).scheme == "nested-cv"
 
