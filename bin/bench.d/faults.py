@@ -75,7 +75,7 @@ class Extraction:
         """Rows that outlived the kill; what had outlived an earlier one must still be there."""
         done = subprocess.run([FEATX, "info", str(self.target), "--json"], capture_output=True, text=True, check=False)
         info = json.loads(done.stdout) if done.returncode == 0 else {"pending": {"done": 0}}  # killed before it began
-        kept: int = info["pending"]["done"] if info["pending"] else info["rows"]
+        kept = int(info["pending"]["done"] if info["pending"] else info["rows"])
         self.lost += max(0, self.kept - kept)
         self.kept = kept
         return kept
