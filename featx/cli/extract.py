@@ -14,6 +14,9 @@ from featx.errors import EXIT_FAILED_ROWS, StoreError, UsageError
 from featx.spec import FeatureRequest
 
 
+COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "folds"}
+
+
 @click.command("extract")
 @click.argument("source", metavar="SOURCE", type=click.Path())
 @click.option("-o", "--output", "target", metavar="FILE.h5", help="The feature file to write or bring up to date.")
@@ -83,13 +86,13 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
     if target is None:
         raise UsageError(f"-o is missing: say where the features go, as in -o cache/{Path(source).stem or 'NAME'}.h5")
 
-    from featx import extract as stage
+    from featx.extract import UpdateOptions, extract
     from featx.vision.engine import EngineOptions
 
     engine = EngineOptions(
         device=values.pop("device"), batch_size=values.pop("batch_size"), num_workers=values.pop("num_workers")
     )
-    update = stage.UpdateOptions(replace=values.pop("replace"), rehash=values.pop("rehash"))
+    update = UpdateOptions(replace=values.pop("replace"), rehash=values.pop("rehash"))
     request = FeatureRequest(**values)
     if request.backbone == "featx-mini":
         output.say(
@@ -98,7 +101,7 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
         )
     try:
         with output.progress("extract", "images", quiet=quiet) as advance:
-            report = stage.extract(
+            report = extract(
                 source,
                 target,
                 request=request,
@@ -121,27 +124,25 @@ def _dry_run(source: str, source_options: Any, as_json: bool) -> int:
     from featx.manifest import source as sources
 
     manifest = sources.read_source(source, source_options)
-    counts = sources.count_by(manifest)
+    by_column = sources.count_by(manifest)
+    counts = {word: by_column[column] for word, column in COUNTED.items() if column != "folds" or any(manifest.folds)}
     if as_json:
         output.print_json({"samples": len(manifest), "skipped": manifest.skipped, **counts})
         return 0
     click.echo(f"{len(manifest):,} images in {source}")
     if manifest.skipped:
-        click.echo(f"{manifest.skipped:,} other files are not images by their name and are left out")
+        others = ", ".join(f"{count:,} {kind or 'without an extension'}" for kind, count in manifest.skipped.items())
+        click.echo(f"left out, not images by their names: {others}")
     for column, by_name in counts.items():
         if set(by_name) == {""}:
             click.echo(f"\nno {column} given")
             continue
-        click.echo(f"\n{len(by_name):,} {_plural(column)}")
+        click.echo(f"\n{len(by_name.keys() - {''}):,} {'classes' if column == 'class' else f'{column}s'}")
         shown = list(by_name.items())[:20]
         output.print_table([column, "images"], [(name or "(none)", count) for name, count in shown])
         if len(by_name) > len(shown):
             click.echo(f"  ... and {len(by_name) - len(shown):,} more")
     return 0
-
-
-def _plural(column: str) -> str:
-    return "classes" if column in ("class", "label") else f"{column}s"
 
 
 def _print_summary(report: Any) -> None:

@@ -51,15 +51,15 @@ def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json
       featx fit cache/scans.h5 -o scans.featx
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
     """
-    from featx import fit as stage
+    from featx.fit import FitOptions, fit, save, save_out_of_fold
 
-    fit_options = stage.FitOptions(**values)
+    fit_options = FitOptions(**values)
     with output.progress("fit", "fits", quiet=quiet) as advance:
-        result = stage.fit(file, fit_options, progress=advance)
+        result = fit(file, fit_options, progress=advance)
     if target is not None:
-        stage.save(result, target)
+        save(result, target)
     if oof is not None:
-        stage.save_out_of_fold(result, oof)
+        save_out_of_fold(result, oof)
     if as_json:
         output.print_json(result.to_dict())
     else:

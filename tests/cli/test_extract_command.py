@@ -41,7 +41,7 @@ def test_dry_run_counts_by_class_group_and_split_and_writes_nothing(featx, tmp_p
     outcome = featx("extract", tmp_path / "data", "--dry-run", "--group-regex", "(a.)_", "--json")
     assert outcome.json == {
         "samples": 9,
-        "skipped": 0,
+        "skipped": {},
         "class": {"moss": 9},
         "group": {"a0": 3, "a1": 3, "a2": 3},
         "split": {"test": 3, "train": 3, "val": 3},
@@ -138,7 +138,7 @@ def test_a_failed_row_is_tried_again_when_its_bytes_change(featx, photos, tmp_pa
     broken.write_bytes(b"")
     target = tmp_path / "photos.h5"
     assert featx("extract", photos, "-o", target, *TINY).code == 8
-    write_photo(broken, (60, 140, 60), 5)
+    write_photo(broken, (60, 140, 60), 777)
     report = featx("extract", photos, "-o", target, *TINY, "--json")
     assert (report.code, report.json["computed"], report.json["rows"]) == (0, 1, 17)
 
@@ -222,35 +222,58 @@ def start(*arguments, cwd):
     )  # fmt: skip
 
 
+SLOW_NETWORK = """
+import time
+from torch import nn
+
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 8, stride=8), nn.Linear(4, 2)
+
+    def forward(self, x):
+        time.sleep(0.05)
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def network():
+    return Slow()
+"""
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(tmp_path, featx, signum, code, write_photo):
-    pictures = tmp_path / "many"
-    for i in range(400):
-        write_photo(pictures / "moss" / f"{i:03d}.png", (60, 140, 60), i)
-    arguments = ["extract", pictures, "-o", tmp_path / "many.h5", *TINY, "--batch-size", "2"]
+def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(
+    tmp_path, featx, monkeypatch, signum, code, write_photo
+):
+    (tmp_path / "slow_network.py").write_text(SLOW_NETWORK)
+    for i in range(100):
+        write_photo(tmp_path / "many" / "moss" / f"{i:03d}.png", (60, 140, 60), i)
+    arguments = ["extract", "many", "-o", "many.h5", "--backbone", "slow_network:network", "--batch-size", "1"]
     process = start(*arguments, cwd=tmp_path)
-    parts = tmp_path / "many.h5.parts"
     deadline = time.monotonic() + 60
-    while not parts.exists() and time.monotonic() < deadline:
+    while not (tmp_path / "many.h5.parts").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(1.0)
+    time.sleep(2.0)  # of the five seconds that the network sleeps
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "run the same command again" in err
-    assert f"extract {pictures} -o {tmp_path / 'many.h5'}" in err
-    kept = featx("info", tmp_path / "many.h5", "--json").json["pending"]["done"]
-    assert kept > 0
+    assert "featx extract many -o many.h5" in err
+    monkeypatch.chdir(tmp_path)
+    kept = featx("info", "many.h5", "--json").json["pending"]["done"]
+    assert 0 < kept < 100
+    assert f"{kept} of 100 images are kept" in err
     report = featx(*arguments, "--json").json
-    assert (report["rows"], report["computed"]) == (400, 400 - kept)
+    assert (report["rows"], report["computed"]) == (100, 100 - kept)
 
 
 def test_a_locked_file_is_refused_with_the_writer_named(featx, photos, tmp_path):
     target = tmp_path / "photos.h5"
     script = (
-        "import sys, time; from featx.store.lock import WriterLock\n"
-        "with WriterLock(sys.argv[1]): print('locked', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from featx.store.parts import Parts\n"
+        "parts = Parts.take(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True)
     try:
