@@ -21,7 +21,6 @@ EXTENSIONS = frozenset(
         ".avif",
         ".avifs",
         ".bmp",
-        ".dib",
         ".gif",
         ".ico",
         ".j2c",

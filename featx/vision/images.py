@@ -57,7 +57,9 @@ _SIGNATURES = (
     ("DICOM", b".{128}DICM"),
 )
 
-_UNSUPPORTED = re.compile("unknown pixel mode|unknown data org|unsupported|not supported|not installed|cannot handle")
+_UNSUPPORTED = re.compile(
+    "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
+)
 _TRUNCATED = re.compile("truncat|unexpected end|not enough|end of file|incomplete|broken data stream", re.IGNORECASE)
 
 _DECODE_ERRORS = (
