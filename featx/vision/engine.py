@@ -5,12 +5,12 @@ The promise: every position comes back exactly once and in order, as a row or as
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from featx.manifest import source
 from featx.manifest.record import Manifest
 from featx.spec import Preprocess
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.vision.embed import Embedder
 from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
+
+if TYPE_CHECKING:  # a type only: the options above the loop must not cost a torch import
+    from featx.vision.embed import Embedder
 
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 Lookup = Callable[[str], Row | None]
@@ -139,9 +141,8 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
     entry = LedgerEntry(key, FAILED)
     try:
         if manifest.arrays is not None and not manifest.paths[position]:
-            array = manifest.arrays[position]
-            entry = replace(entry, sha256=source.sample_sha256(array))
-            image = array_to_rgb(array, window=preprocess.window)
+            entry = replace(entry, sha256=source.sample_sha256(manifest, position))
+            image = array_to_rgb(manifest.arrays[position], window=preprocess.window)
             entry = replace(entry, status=OK, width=image.width, height=image.height)
             return _Sample(entry, preprocess_pixels(image, preprocess))
         # The time before the bytes: a file that changes in between looks changed the next time.
@@ -149,7 +150,7 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
         data = source.read_bytes(manifest, position)
         entry = replace(
             entry,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=source.sample_sha256(manifest, position, data),
             bytes=len(data),
             mtime_ns=known[1] if known is not None else 0,
         )
@@ -196,8 +197,10 @@ def _batch_of(entries: list[LedgerEntry], rows: dict[str, Row], embedder: Embedd
         features[i] = stored[sha256]
     if not spec.logits:
         return FeatureBatch(entries, features)
-    logits = [rows[sha256][1] for sha256 in hashes]
-    return FeatureBatch(entries, features, np.array(logits, np.float32))
+    logits = np.zeros((len(hashes), embedder.backbone.n_classes or 0), np.float32)
+    for i, sha256 in enumerate(hashes):
+        logits[i] = rows[sha256][1]
+    return FeatureBatch(entries, features, logits)
 
 
 def _finite(features: NDArray[np.floating], logits: NDArray[np.floating] | None) -> bool:

@@ -119,6 +119,12 @@ class Trace:
         gives = self.calls[self.last].gives
         return self.last if gives is not None and len(gives) in (2, 4) and gives[:2] == output else None
 
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the network tells apart, or None if it has no classifier."""
+        output = self.calls[""].gives
+        return None if self.classifier is None or output is None else output[1]
+
 
 def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool) -> Trace:
     """Run a network once on two blank images and note what every module takes and gives.
@@ -197,8 +203,11 @@ def default_node(traced: Trace) -> Node:
 
 
 def list_nodes(traced: Trace) -> list[Node]:
-    """Return the nodes that can be read: the outputs in order of registration, and the default one."""
-    outputs = [traced.node(name or OUTPUT, name, takes=False) for name in traced.calls]
+    """Return the nodes that can be read: the modules' outputs in order of registration, and the default one."""
+    modules = [name for name in traced.calls if name]
+    outputs = [traced.node(name, name, takes=False) for name in modules]
+    if OUTPUT not in modules:
+        outputs.append(traced.node(OUTPUT, "", takes=False))
     found = [node for node in outputs if node is not None]
     default = default_node(traced)
     return found if default in found else [*found, default]
@@ -270,7 +279,7 @@ def check_pooling(node: Node, pooling: str | None) -> str:
 
 
 def pool(values: torch.Tensor, node: Node, pooling: str) -> torch.Tensor:
-    """Reduce a batch of a node's values to (B, n), or keep their shape with ``"none"``; float32, always a new tensor."""
+    """Reduce a batch of a node's values to (B, n), or keep their shape with ``"none"``; a new float32 tensor."""
     values = values.float()
     if pooling == "cls":
         return values[:, 0].clone()

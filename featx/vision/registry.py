@@ -140,13 +140,15 @@ def seeded(make: Callable[[], Made], seed: int) -> Made:
 def classifier_of(network: nn.Module) -> str | None:
     """Return the name of the module that looks like the classifier.
 
-    The last linear layer in order of registration; in a network without any, the last convolution (SqueezeNet).
+    The last linear layer in order of registration; in a network without any, the last convolution if it is one of
+    1 x 1 (SqueezeNet).
     """
-    for kind in (nn.Linear, nn.Conv2d):
-        found: list[str] = [name for name, module in network.named_modules() if type(module) is kind]
-        if found:
-            return found[-1]
-    return None
+    layers = [(name, module) for name, module in network.named_modules() if type(module) in (nn.Linear, nn.Conv2d)]
+    linear: list[str] = [name for name, module in layers if type(module) is nn.Linear]
+    if linear or not layers:
+        return linear[-1] if linear else None
+    name, last = layers[-1]
+    return name if last.kernel_size == (1, 1) else None
 
 
 def classes_in(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> int | None:

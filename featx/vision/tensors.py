@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -51,7 +52,8 @@ def read_state_dict(path: str | Path) -> StateDict:
         if text.endswith(".safetensors"):
             content: Any = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"weights file {text!r} does not exist", weights=text) from error
     except pickle.UnpicklingError as error:
@@ -134,15 +136,13 @@ def load_into(network: nn.Module, state: StateDict, *, weights: str, ignore: Ite
         network.load_state_dict(ready_state, assign=True)
     except RuntimeError as error:
         raise WeightsError(f"weights {weights} do not fit the network: {error}", weights=weights) from error
-    network.requires_grad_(False)
 
 
 class _StateDict(dict[str, torch.Tensor]):
     """A dictionary that takes the attribute ``_metadata``."""
 
 
-def _tensors_of(read: Any, path: str) -> StateDict:
-    content: Any = read
+def _tensors_of(content: Any, path: str) -> StateDict:
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -158,8 +158,8 @@ def _tensors_of(read: Any, path: str) -> StateDict:
             weights=path,
         )
     if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return content
+        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return cast(StateDict, content)
 
 
 def _check_names(wanted: StateDict, given: StateDict, *, weights: str) -> None:

@@ -1,0 +1,171 @@
+"""The forward loop: equal to a plain torchvision loop, on any device, in any batch."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from featx.errors import UsageError
+from featx.spec import FeatureRequest
+from featx.vision.backbones import load_backbone
+from featx.vision.embed import Embedder, choose_device
+from featx.vision.images import open_rgb, preprocess_pixels
+from featx.vision.registry import members
+
+SHARED = Path(__file__).parents[2] / "../shared"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet1k.pth"
+HYMENOPTERA = SHARED / "data" / "hymenoptera"
+
+
+def random_pixels(n, size, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 3, size, size), np.uint8)
+
+
+def write_images(folder, n):
+    rng = np.random.default_rng(5)
+    paths = []
+    for i in range(n):
+        height, width = rng.integers(40, 400, 2)
+        noise = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths
+
+
+def plain_loop(network, transform, paths, batch_size):
+    rows = []
+    with torch.inference_mode():
+        for i in range(0, len(paths), batch_size):
+            images = [transform(Image.open(path).convert("RGB")) for path in paths[i : i + batch_size]]
+            rows.append(network(torch.stack(images)))
+    return torch.cat(rows).numpy()
+
+
+def embed(embedder, paths, batch_size):
+    pixels = pixels_of(embedder, tuple(paths))
+    return np.concatenate([embedder(pixels[i : i + batch_size])[0] for i in range(0, len(paths), batch_size)])
+
+
+@functools.cache
+def pixels_of(embedder, paths):
+    preprocess = embedder.backbone.spec.preprocess
+    return np.stack([preprocess_pixels(open_rgb(path.read_bytes())[0], preprocess) for path in paths])
+
+
+def assert_equal_features(features, expected):
+    """To 1e-4 of the features' standard deviation: promise 1 of the design for another batch size."""
+    assert features.shape == expected.shape
+    assert features.dtype == np.float32
+    assert np.abs(features - expected).max() <= 1e-4 * expected.std()
+
+
+def test_features_equal_a_plain_torchvision_loop_for_batches_of_1_7_and_64(tmp_path):
+    paths = write_images(tmp_path, 10)
+    embedder = Embedder(
+        load_backbone(FeatureRequest(backbone="squeezenet1_1", weights="random:7", node="features")), device="cpu"
+    )
+    torch.manual_seed(7)
+    network = torchvision.models.squeezenet1_1().eval()
+    network.classifier = nn.AdaptiveAvgPool2d(1)
+    expected = plain_loop(network, members("squeezenet1_1")[0].transforms(), paths, batch_size=5)
+    for batch_size in (1, 7, 64):
+        assert_equal_features(embed(embedder, paths, batch_size), expected)
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="needs ../shared")
+def test_features_of_real_photographs_equal_a_plain_torchvision_loop():
+    paths = sorted(HYMENOPTERA.glob("*/*/*"))[::10]
+    assert len(paths) == 40
+    embedder = Embedder(load_backbone(FeatureRequest(backbone="mobilenet_v2", weights=str(WEIGHTS))), device="cpu")
+    network = torchvision.models.mobilenet_v2()
+    network.load_state_dict(torch.load(WEIGHTS, weights_only=True))
+    network.classifier = nn.Identity()
+    transform = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    expected = plain_loop(network.eval(), transform, paths, batch_size=8)
+    for batch_size in (1, 7, 64):
+        assert_equal_features(embed(embedder, paths, batch_size), expected)
+
+
+def test_one_image_alone_equals_the_same_image_in_any_batch():
+    embedder = Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cpu")
+    pixels = random_pixels(9, 128)
+    together = embedder(pixels)[0]
+    for i in range(9):
+        assert_equal_features(embedder(pixels[i : i + 1])[0], together[i : i + 1])
+    assert_equal_features(embedder(pixels[::-1].copy())[0], together[::-1])
+
+
+def test_the_same_batch_gives_the_same_bits():
+    backbone = load_backbone(FeatureRequest(backbone="squeezenet1_1", weights="random"))
+    again = load_backbone(FeatureRequest(backbone="squeezenet1_1", weights="random"))
+    pixels = random_pixels(3, 224)
+    assert np.array_equal(Embedder(backbone, device="cpu")(pixels)[0], Embedder(again, device="cpu")(pixels)[0])
+
+
+def test_with_logits_the_same_pass_gives_the_networks_own_class_scores():
+    pixels = random_pixels(2, 224)
+    request = FeatureRequest(backbone="squeezenet1_1", weights="random")
+    features, nothing = Embedder(load_backbone(request), device="cpu")(pixels)
+    assert nothing is None
+    with_logits = FeatureRequest(backbone="squeezenet1_1", weights="random", with_logits=True)
+    same, logits = Embedder(load_backbone(with_logits), device="cpu")(pixels)
+    assert np.array_equal(features, same)
+    torch.manual_seed(0)
+    network = torchvision.models.squeezenet1_1().eval()
+    mean, std = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1), torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+    with torch.inference_mode():
+        expected = network((torch.from_numpy(pixels) / 255 - mean) / std).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * expected.std())
+
+
+def test_lower_precision_is_near_and_not_equal():
+    pixels = random_pixels(4, 128)
+    exact = Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cpu")(pixels)[0]
+    request = FeatureRequest(backbone="featx-mini", weights="random", dtype="bfloat16")
+    features = Embedder(load_backbone(request), device="cpu")(pixels)[0]
+    assert features.dtype == np.float32
+    assert 1e-4 < np.abs(features - exact).max() / exact.std() < 0.3
+
+
+def test_threads_and_random_state_are_left_as_they_were():
+    before = torch.get_num_threads(), torch.random.get_rng_state(), torch.is_inference_mode_enabled()
+    Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")))(random_pixels(1, 128))
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+    assert torch.is_inference_mode_enabled() == before[2]
+
+
+def test_auto_takes_what_there_is():
+    assert choose_device("cpu") == "cpu"
+    if torch.cuda.is_available():
+        assert choose_device() == "cuda"
+    else:
+        assert choose_device() in ("cpu", "mps")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cuda:x", "meta", "cpu:1", "xla"])
+def test_a_device_that_is_not_there_is_a_usage_error(device):
+    with pytest.raises(UsageError, match="device"):
+        choose_device(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
+def test_a_gpu_asked_for_and_missing_is_never_replaced_by_the_cpu():
+    with pytest.raises(UsageError, match="'cuda' is not on this machine"):
+        Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_gives_the_features_of_the_cpu_without_tf32():
+    request = FeatureRequest(backbone="resnet18", weights="random")
+    pixels = random_pixels(8, 224)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    on_gpu = Embedder(load_backbone(request), device="cuda")(pixels)[0]
+    assert_equal_features(on_gpu, Embedder(load_backbone(request), device="cpu")(pixels)[0])
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before

@@ -1,0 +1,295 @@
+"""The engine: every sample exactly once and in order, as a row or as a failure."""
+
+import hashlib
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from featx.errors import UsageError
+from featx.manifest.record import Manifest
+from featx.manifest.source import manifest_of
+from featx.spec import FeatureRequest, FeatureSpec, Preprocess
+from featx.store.records import REASONS
+from featx.vision import nodes
+from featx.vision.backbones import Backbone, load_backbone
+from featx.vision.embed import Embedder
+from featx.vision.engine import EngineOptions, iter_batches
+
+PREPROCESS = Preprocess(resize=(8,), crop=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+class Means(nn.Module):
+    """The mean of each channel, scaled: a network whose features can be told beforehand."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = scale
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        return x.mean(dim=(2, 3)) * self.scale
+
+
+def embedder_of(network, **spec):
+    traced = nodes.trace(network, (8, 8), meta=False)
+    node = nodes.default_node(traced)
+    network.batches.clear()
+    values = {"backbone": "tests:means", "weights": "own", "weights_sha256": "", "node": node.name, "pooling": "none"}
+    spec = FeatureSpec(feature_shape=node.shape, preprocess=PREPROCESS, **(values | spec))
+    return Embedder(Backbone(spec, network, node, traced.n_classes), device="cpu")
+
+
+def png(value, *, size=(8, 8)):
+    out = io.BytesIO()
+    Image.new("RGB", size, (value, value, value)).save(out, "PNG")
+    return out.getvalue()
+
+
+def files(folder, contents):
+    paths = []
+    for i, data in enumerate(contents):
+        paths.append(folder / f"{i:03d}.png")
+        if data is not None:
+            paths[-1].write_bytes(data)
+    return Manifest(str(folder), [p.name for p in paths], [str(p) for p in paths], *[[""] * len(paths)] * 4)
+
+
+def run(manifest, embedder, *, positions=None, batch_size=3, num_workers=2, lookup=None):
+    positions = range(len(manifest)) if positions is None else positions
+    options = EngineOptions(batch_size=batch_size, num_workers=num_workers)
+    return list(iter_batches(manifest, positions, embedder, options, lookup=lookup))
+
+
+KINDS = {"missing": None, "empty": b"", "not-an-image": b"just some text", "truncated": png(1, size=(64, 64))[:-30]}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    samples=st.lists(st.one_of(st.integers(0, 255), st.sampled_from(list(KINDS))), max_size=12),
+    batch_size=st.integers(1, 5),
+    num_workers=st.sampled_from([None, 0, 1, 3]),
+)
+def test_every_sample_comes_back_exactly_once_and_in_order_as_a_row_or_a_failure(
+    tmp_path_factory, samples, batch_size, num_workers
+):
+    folder = tmp_path_factory.mktemp("images")
+    manifest = files(folder, [KINDS[s] if isinstance(s, str) else png(s) for s in samples])
+    batches = run(manifest, embedder_of(Means()), batch_size=batch_size, num_workers=num_workers)
+    entries = [entry for batch in batches for entry in batch.entries]
+    assert [entry.key for entry in entries] == manifest.keys
+    assert [len(batch.entries) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    values = []
+    for batch in batches:
+        assert len(batch.features) == sum(entry.status == "ok" for entry in batch.entries)
+        values += list(batch.features[:, 0])
+    assert values == pytest.approx([s / 255 for s in samples if not isinstance(s, str)])
+    for entry, sample in zip(entries, samples, strict=True):
+        if isinstance(sample, str):
+            assert entry.status == "failed"
+            assert entry.reason.split(":")[0] == sample
+        else:
+            assert (entry.status, entry.reason) == ("ok", "")
+
+
+def test_the_ledger_tells_what_the_file_was(tmp_path):
+    out = io.BytesIO()
+    Image.new("L", (20, 10)).save(out, "JPEG")
+    manifest = files(tmp_path, [out.getvalue(), KINDS["truncated"]])
+    os.utime(manifest.paths[0], ns=(5, 1_234_567_890_123_456_789))
+    (batch,) = run(manifest, embedder_of(Means()))
+    first, second = batch.entries
+    assert (first.format, first.mode, first.width, first.height) == ("JPEG", "L", 20, 10)
+    assert first.reason == "jpeg named .png"
+    assert first.bytes == len(out.getvalue())
+    assert first.mtime_ns == os.stat(manifest.paths[0]).st_mtime_ns
+    assert first.sha256 == hashlib.sha256(out.getvalue()).hexdigest()
+    assert second.sha256 == hashlib.sha256(KINDS["truncated"]).hexdigest()
+    assert second.bytes == len(KINDS["truncated"])
+    assert second.status == "failed"
+    assert second.reason.split(":")[0] in REASONS
+
+
+def test_a_name_that_cannot_be_a_key_is_a_failed_row(tmp_path):
+    manifest = files(tmp_path, [png(1), png(2)])
+    refused = Manifest(manifest.root, manifest.keys, manifest.paths, *[[""] * 2] * 4, refused={1: "name-not-utf8"})
+    (batch,) = run(refused, embedder_of(Means()))
+    assert [entry.status for entry in batch.entries] == ["ok", "failed"]
+    assert batch.entries[1].reason == "name-not-utf8"
+
+
+def test_any_batch_size_and_number_of_threads_give_the_same_features(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (150, 140, 3), np.uint8) for _ in range(13)]
+    embedder = Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cpu")
+    results = [
+        np.concatenate([b.features for b in run(manifest_of(arrays), embedder, batch_size=size, num_workers=n)])
+        for size, n in ((1, 1), (7, 4), (64, None))
+    ]
+    for result in results[1:]:
+        assert result.shape == (13, 480)
+        assert np.abs(result - results[0]).max() <= 1e-4 * results[0].std()
+    again = np.concatenate([b.features for b in run(manifest_of(arrays), embedder, batch_size=7, num_workers=1)])
+    assert np.array_equal(again, results[1]), "same batches, same bits"
+
+
+def test_paths_arrays_and_pil_images_give_the_same_features(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 11, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    manifest = manifest_of([tmp_path / "a.png", pixels, Image.fromarray(pixels)])
+    (batch,) = run(manifest, embedder_of(Means()))
+    assert [entry.status for entry in batch.entries] == ["ok"] * 3
+    assert np.array_equal(batch.features[0], batch.features[1])
+    assert np.array_equal(batch.features[0], batch.features[2])
+    assert [(e.width, e.height) for e in batch.entries] == [(11, 9)] * 3
+    assert len({e.sha256 for e in batch.entries}) == 3
+    assert batch.entries[1].bytes == 0
+
+
+def test_identical_bytes_in_a_batch_are_computed_once(tmp_path):
+    embedder = embedder_of(Means())
+    batches = run(files(tmp_path, [png(5), png(6), png(5), png(5)]), embedder, batch_size=4)
+    assert embedder.backbone.network.batches == [2]
+    assert batches[0].features[:, 0] == pytest.approx(np.array([5, 6, 5, 5]) / 255)
+
+
+def test_rows_that_the_caller_knows_are_copied_not_computed(tmp_path):
+    embedder = embedder_of(Means())
+    known = {}
+
+    def lookup(sha256):
+        return known.get(sha256)
+
+    manifest = files(tmp_path, [png(1), png(2), png(2), png(3), None])
+    seen = []
+    for batch in iter_batches(manifest, range(5), embedder, EngineOptions(batch_size=2), lookup=lookup):
+        hashes = [entry.sha256 for entry in batch.entries if entry.status == "ok"]
+        known |= {sha: (row + 10, None) for sha, row in zip(hashes, batch.features, strict=True)}
+        seen += list(batch.features[:, 0])
+    assert seen == pytest.approx([1 / 255, 2 / 255, 10 + 2 / 255, 3 / 255])
+    assert embedder.backbone.network.batches == [2, 1], "the third file has the bytes of the second"
+
+
+def test_positions_choose_and_order_the_samples(tmp_path):
+    manifest = files(tmp_path, [png(i) for i in range(6)])
+    batches = run(manifest, embedder_of(Means()), positions=[4, 0, 5], batch_size=2)
+    assert [[e.key for e in b.entries] for b in batches] == [["004.png", "000.png"], ["005.png"]]
+    assert run(manifest, embedder_of(Means()), positions=[]) == []
+
+
+def test_nan_and_infinite_features_are_failed_rows(tmp_path):
+    class Bad(Means):
+        def forward(self, x):
+            features = super().forward(x)
+            features[x.amax(dim=(1, 2, 3)) > 0.9] = float("nan")
+            features[x.amax(dim=(1, 2, 3)) == 0] = float("inf")
+            return features
+
+    (batch,) = run(files(tmp_path, [png(250), png(9), png(0)]), embedder_of(Bad()))
+    assert [entry.reason for entry in batch.entries] == ["not-finite", "", "not-finite"]
+    assert [entry.status for entry in batch.entries] == ["failed", "ok", "failed"]
+    assert batch.features.shape == (1, 3)
+    assert batch.entries[0].sha256
+
+
+def test_float16_storage_is_what_comes_out_and_its_overflow_is_a_failure(tmp_path):
+    manifest = files(tmp_path, [png(10), png(255)])
+    (batch,) = run(manifest, embedder_of(Means(scale=1e5), storage="float16"))
+    assert batch.features.dtype == np.float16
+    assert [entry.reason for entry in batch.entries] == ["", "not-finite"]
+    (batch,) = run(manifest, embedder_of(Means(scale=1e5)))
+    assert [entry.reason for entry in batch.entries] == ["", ""]
+
+
+def test_logits_come_with_their_rows(tmp_path):
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.batches = []
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            self.batches.append(len(x))
+            return self.fc(x.mean(dim=(2, 3)))
+
+    network = Scores()
+    manifest = files(tmp_path, [png(3), b"no image", png(200)])
+    (batch,) = run(manifest, embedder_of(network, logits=True))
+    assert batch.logits.shape == (2, 2)
+    with torch.inference_mode():
+        expected = network.fc(torch.tensor([[3 / 255] * 3, [200 / 255] * 3])).numpy()
+    np.testing.assert_allclose(batch.logits, expected, rtol=1e-5)
+    (nothing,) = run(manifest, embedder_of(network, logits=True), positions=[1])
+    assert nothing.features.shape == (0, 3)
+    assert nothing.logits.shape == (0, 2)
+
+
+class Counting:
+    """Arrays that count how many of them were asked for."""
+
+    def __init__(self, n, broken=None):
+        self.n, self.asked, self.broken = n, 0, broken
+        self.lock = threading.Lock()
+
+    def __getitem__(self, i):
+        with self.lock:
+            self.asked += 1
+        if i == self.broken:
+            raise RuntimeError("a bug of ours")
+        return np.full((8, 8, 3), i % 256, np.uint8)
+
+    def manifest(self):
+        empty = [""] * self.n
+        return Manifest("", [str(i) for i in range(self.n)], empty, empty, empty, empty, empty, arrays=self)
+
+
+def decoders():
+    return [t for t in threading.enumerate() if t.name.startswith("featx-decode")]
+
+
+def test_reading_ahead_is_bounded_so_that_memory_does_not_grow_with_the_number_of_images():
+    source = Counting(3000)
+    batches = iter_batches(source.manifest(), range(3000), embedder_of(Means()), EngineOptions(4, 2))
+    per_sample = 2  # the hash and the pixels each ask for the array
+    for n in range(1, 20):
+        next(batches)
+        assert source.asked <= per_sample * 4 * (n + 3)
+    batches.close()
+
+
+def test_stopping_early_leaves_no_threads():
+    batches = iter_batches(Counting(500).manifest(), range(500), embedder_of(Means()), EngineOptions(4, 3))
+    next(batches)
+    assert decoders()
+    batches.close()
+    assert not decoders()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_an_interrupt_passes_through_and_leaves_no_threads(error):
+    def lookup(sha256):
+        raise error
+
+    with pytest.raises(error):
+        run(Counting(500).manifest(), embedder_of(Means()), lookup=lookup)
+    assert not decoders()
+
+
+def test_an_error_that_is_not_of_the_image_is_not_hidden_as_a_failed_row():
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        run(Counting(20, broken=13).manifest(), embedder_of(Means()))
+    assert not decoders()
+
+
+@pytest.mark.parametrize("options", [EngineOptions(0), EngineOptions(-1), EngineOptions(1, -1)])
+def test_a_batch_size_or_number_of_workers_out_of_range_is_a_usage_error(options):
+    with pytest.raises(UsageError, match="at least"):
+        iter_batches(Counting(1).manifest(), [0], embedder_of(Means()), options)
