@@ -71,7 +71,7 @@ class FeatureSpec:
         A torchvision model name, ``"featx-mini"``, or ``"package.module:function"``.
     weights : str
         A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), ``"random:SEED"``,
-        ``"featx-mini"``, or ``"file"``.
+        ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function gave the network.
     weights_sha256 : str
         Of the file that held the tensors; for random weights and a user's own network, of its tensors.
     node : str

@@ -200,14 +200,12 @@ def test_tensors_that_share_memory_are_packed():
         tensors.unpack(b"no tensors", weights="w")
 
 
-# --- downloads ---------------------------------------------------------------------------------------------------------
-
 CONTENT = bytes(range(256)) * 9000
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.server.asked.append(self.path)
         if "absent" in self.path:
             self.send_error(404)
@@ -250,7 +248,7 @@ def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server):
 
 @pytest.mark.parametrize("name", ["net-00000000.pth", f"short-{DIGITS}.pth", f"absent-{DIGITS}.pth"])
 def test_a_wrong_or_broken_download_is_an_error_and_leaves_nothing(tmp_path, server, name):
-    with pytest.raises(WeightsError, match="SHA-256|cannot be downloaded"):
+    with pytest.raises(WeightsError, match=r"SHA-256|cannot be downloaded"):
         download.fetch(f"{server.address}/{name}", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
