@@ -166,9 +166,13 @@ def extract(
     path = Path(output)
     stamp = _stamp(request)
     answer = None if update.replace else _answer(path, stamp, manifest, update.rehash)
-    backbone = _load(request) if answer is None else None
-    spec, made_with = (backbone.spec, _made_with(engine)) if backbone is not None else answer
-    blob = backbone.weights_blob() if backbone is not None and backbone.weights_blob is not None else None
+    backbone, blob = None, None
+    if answer is not None:
+        spec, made_with = answer
+    else:
+        backbone = _load(request)
+        spec, made_with = backbone.spec, _made_with(engine)
+        blob = backbone.weights_blob() if backbone.weights_blob is not None else None
     with ExtractionRun.open(
         path,
         manifest=manifest,

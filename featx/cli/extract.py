@@ -13,7 +13,6 @@ from featx.cli import options, output
 from featx.errors import EXIT_FAILED_ROWS, StoreError, UsageError
 from featx.spec import FeatureRequest
 
-
 COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "folds"}
 
 

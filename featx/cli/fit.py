@@ -54,7 +54,7 @@ def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json
     from featx.fit import FitOptions, fit, save, save_out_of_fold
 
     fit_options = FitOptions(**values)
-    with output.progress("fit", "fits", quiet=quiet) as advance:
+    with output.progress("fit", "searches", quiet=quiet) as advance:
         result = fit(file, fit_options, progress=advance)
     if target is not None:
         save(result, target)

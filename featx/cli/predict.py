@@ -1,0 +1,65 @@
+"""``featx predict``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from featx.cli import options, output, report
+from featx.errors import EXIT_FAILED_ROWS, UsageError
+
+
+@click.command("predict")
+@click.argument("bundle", metavar="NAME.featx", type=click.Path())
+@click.argument("source", metavar="SOURCE", type=click.Path())
+@click.option("-o", "--output", "target", metavar="FILE", help="A .csv or .jsonl file (default: CSV to stdout).")
+@options.source_options
+@options.engine_options
+@click.option("--backbone", metavar="MODULE:FUNCTION", help="Allows the bundle's own network code to run, by its name.")
+@click.option("--trust", is_flag=True, help="Allow whatever network code the bundle names.")
+@options.quiet_option
+@options.json_option
+def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Classify the images of SOURCE (as for extract), or the rows of a feature file of the same spec.
+
+    Every image is in the output: key, status, predicted class and the probability of each class.
+
+    \b
+    Example:
+      featx predict photos.featx new-photos/ -o predictions.csv
+    """
+    from featx.learn.bundle import load_bundle
+    from featx.predict import check_format, predict
+    from featx.vision.engine import EngineOptions
+
+    if target is not None:
+        check_format(target)
+    backbone, trust = values.pop("backbone"), values.pop("trust")
+    source_options = options.read_source_options(values)
+    loaded = load_bundle(bundle)
+    for note in loaded.notes:
+        output.say_warning(note)
+    if backbone is not None and backbone != loaded.spec.backbone:
+        raise UsageError(f"--backbone {backbone}: this bundle's features come from {loaded.spec.backbone}")
+    with output.progress("predict", "images", quiet=quiet) as advance:
+        predictions = predict(
+            loaded,
+            source,
+            source_options=source_options,
+            engine=EngineOptions(**values),
+            allow_code=loaded.spec.backbone if trust else backbone,
+            progress=advance,
+        )
+    if target is not None:
+        predictions.save(target)
+    if as_json:
+        output.print_json(predictions.to_dict())
+    elif target is not None:
+        report.print_predictions(predictions, target)
+    else:
+        predictions.write_csv(sys.stdout)
+        for key, reason in predictions.failures.items():
+            output.say_warning(f"{key}: {reason}")
+    return EXIT_FAILED_ROWS if predictions.failures else 0
