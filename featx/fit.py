@@ -1,0 +1,287 @@
+"""``featx fit``: from a feature file to a classifier with scores that its user can defend."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.errors import UsageError
+from featx.learn.by_group import GroupEvaluation, by_group, by_group_folds
+from featx.learn.dataset import Features, check_finite, load_features
+from featx.learn.groups import GroupIds, resolve_groups
+from featx.learn.heads import HEADS
+from featx.learn.options import FitOptions
+from featx.learn.plan import EvaluationPlan, plan_evaluation
+from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
+from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
+from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
+from featx.learn.splits import Fold, check_classes, drop_small_classes, make_folds
+from featx.store.file import FeatureFile
+
+__all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
+
+IntArray = NDArray[np.int64]
+NOTHING: IntArray = np.array([], dtype=np.int64)
+
+
+def fit(
+    path: str | os.PathLike[str],
+    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    *,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train and cross-validate a classifier on the features in a file.
+
+    Parameters
+    ----------
+    path : path-like
+        A feature file as `featx extract` writes it.
+    options : FitOptions
+    progress : callable (done, total), optional
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    StoreError
+        A file that is missing, damaged or not complete.
+    InputError
+        Features that are not finite.
+    LabelsError
+        Labels, groups or folds with which the evaluation cannot be done.
+    UsageError
+        Options that do not suit the data.
+    """
+    features = load_features(path, allow_missing=options.allow_missing)
+    with FeatureFile.open(path) as file:
+        weights = file.weights()
+    return replace(fit_features(features, options, progress=progress), weights=weights)
+
+
+def fit_features(
+    features: Features,
+    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    *,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train and cross-validate a classifier on features that are already in memory; see `fit`."""
+    check_finite(features)
+    labelled = features.take(features.y != "")
+    study, small_classes = _arrange(labelled, options)
+    plan = study.plan
+    final_rows = np.union1d(plan.choose, plan.validate)
+    check_positive(options.positive, np.unique(study.data.y[final_rows]).tolist())
+    if options.by_group and not study.groups.given:
+        raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
+
+    folds = study.outer_folds()
+    jobs = [*(study.outer_job(fold) for fold in folds), study.final_job(final_rows)]
+    X, y, space = study.data.X.astype(np.float64), study.data.y, options.space
+    start = time.perf_counter()
+    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
+    final = outcomes[-1].best
+    estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
+    n_refits = len(jobs) * len(space.heads)
+    if len(plan.fit) > len(final_rows):
+        saved, failures = refit(X, y, study.refit_job(plan.fit, "all"), final.choice, space)
+        estimator, unconverged, n_refits = saved.estimator, unconverged + failures, n_refits + 1
+    seconds = time.perf_counter() - start
+
+    best = [outcome.best for outcome in outcomes]
+    return FitResult(
+        estimator=estimator,
+        classes=[str(name) for name in estimator.classes_],
+        whole=study.account(folds, best),
+        heads={name: study.account(folds, [outcome.heads[name] for outcome in outcomes]) for name in space.heads},
+        plan=plan,
+        groups=study.groups,
+        by_group=study.account_by_group(folds, best) if options.by_group else None,
+        out_of_fold=study.out_of_fold(folds, best),
+        out_of_fold_classes=study.classes(final_rows),
+        unconverged=unconverged,
+        n_fits=n_refits + space.n_candidates * sum(len(job.inner) for job in jobs),
+        unlabelled=len(features) - len(labelled),
+        small_classes=small_classes,
+        n_missing=features.n_missing,
+        seconds=seconds,
+        options=options,
+        spec=features.spec,
+        digest=features.digest,
+    )
+
+
+def _arrange(labelled: Features, options: FitOptions) -> tuple[_Study, dict[str, int]]:
+    """Resolve groups and plan the evaluation; leave out the classes that are too small to choose on."""
+    study = _Study.of(labelled, options)
+    if options.min_per_class is None:
+        return study, {}
+    choose = study.plan.choose
+    _, small = drop_small_classes(labelled.y[choose], options.min_per_class, study.ids(choose))
+    gone = np.isin(labelled.y, list(small))
+    left_out = {name: int(np.sum(labelled.y == name)) for name in small}
+    return (_Study.of(labelled.take(~gone), options) if small else study), left_out
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """Labelled samples with the plan of their evaluation; folds, jobs and accounts follow from them."""
+
+    data: Features
+    groups: GroupIds
+    plan: EvaluationPlan
+    options: FitOptions
+
+    @classmethod
+    def of(cls, data: Features, options: FitOptions) -> _Study:
+        groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
+        plan = plan_evaluation(data.splits, split=options.split, refit=options.refit, groups=groups)
+        return cls(data, groups, plan, options)
+
+    def ids(self, rows: IntArray) -> IntArray | None:
+        """Return the groups of some rows."""
+        return None if self.groups.ids is None else self.groups.ids[rows]
+
+    def classes(self, rows: IntArray) -> list[str]:
+        """List the classes of some rows, as a head fitted on them has them."""
+        return [str(name) for name in np.unique(self.data.y[rows])]
+
+    # Folds and jobs
+
+    def outer_folds(self) -> list[Fold]:
+        """Make the folds of nested cross-validation; their positions are among ``plan.choose``."""
+        plan, options = self.plan, self.options
+        y, groups, prescribed = self.data.y[plan.choose], self.ids(plan.choose), self.data.folds[plan.choose]
+        if plan.scheme == "val-test":
+            check_classes(y, groups, n_splits=1, what="training")
+            return []
+        is_prescribed = bool(np.any(prescribed != ""))
+        if not is_prescribed:
+            check_classes(y, groups, n_splits=options.cv, inner_splits=options.inner_cv)
+        return make_folds(
+            y,
+            groups,
+            n_splits=options.cv,
+            n_repeats=options.repeats,
+            random_state=options.random_state,
+            prescribed=prescribed if is_prescribed else None,
+            group_names=self.groups.names,
+        )
+
+    def outer_job(self, fold: Fold) -> Job:
+        """Make the job of one fold of nested cross-validation."""
+        rows = self.plan.choose
+        return self._job(self.fold_name(fold), rows[fold.train], rows[fold.test])
+
+    def final_job(self, rows: IntArray) -> Job:
+        """Make the job that chooses the saved head, and predicts the fixed part if there is one."""
+        plan = self.plan
+        report = NOTHING if plan.scheme == "nested-cv" else plan.report
+        if plan.scheme == "val-test":
+            job = self.refit_job(rows, "final")
+            return replace(job, inner=[(plan.choose, plan.validate)], test=report)
+        return replace(self._job("final", rows, report), keep=True)
+
+    def refit_job(self, rows: IntArray, name: str) -> Job:
+        """Make a job without a choice."""
+        if all(HEADS[head].has_probabilities for head in self.options.heads):
+            return Job(name, [], rows, np.zeros(len(rows), dtype=np.int64), NOTHING, keep=True)
+        return replace(self._job(name, rows, NOTHING), inner=[], keep=True)
+
+    def _job(self, name: str, rows: IntArray, test: IntArray) -> Job:
+        inner = make_folds(
+            self.data.y[rows],
+            self.ids(rows),
+            n_splits=self.options.inner_cv,
+            random_state=self.options.random_state,
+            group_names=self.groups.names,
+            what=f"the inner folds of {'the final choice' if name == 'final' else f'fold {name}'}",
+            option="--inner-cv",
+        )
+        calibration = np.zeros(len(rows), dtype=np.int64)
+        for fold in inner:
+            calibration[fold.test] = fold.number
+        return Job(name, [(rows[fold.train], rows[fold.test]) for fold in inner], rows, calibration, test)
+
+    def fold_name(self, fold: Fold) -> str:
+        """Return ``"2"``, with repeats ``"1.2"``."""
+        return f"{fold.repeat + 1}.{fold.name}" if self.options.repeats > 1 else fold.name
+
+    # Accounts: of what was fitted for each fold, and last for the final choice
+
+    def account(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> HeadResult:
+        """Score one series of choices."""
+        plan, options, y = self.plan, self.options, self.data.y
+        cv = None
+        if folds:
+            cv = evaluate_folds(
+                y[plan.choose],
+                _parts(folds, fitted),
+                self.classes(plan.choose),
+                groups=self.ids(plan.choose),
+                positive=options.positive,
+                random_state=options.random_state,
+            )
+        evaluation = cv
+        if plan.scheme != "nested-cv":
+            rows = np.union1d(plan.choose, plan.validate)
+            evaluation = evaluate_fixed(
+                y[plan.report],
+                fitted[-1].predicted,
+                fitted[-1].probabilities,
+                self.classes(rows),
+                groups=self.ids(plan.report),
+                y_train=y[rows],
+                positive=options.positive,
+                random_state=options.random_state,
+            )
+        assert evaluation is not None
+        names = [self.fold_name(fold) for fold in folds]
+        return HeadResult(
+            evaluation, cv, fitted[-1].choice, [(n, f.choice) for n, f in zip(names, fitted, strict=False)]
+        )
+
+    def account_by_group(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> GroupEvaluation:
+        """Score whole groups by the mean of their samples' probabilities."""
+        plan, ids, y = self.plan, self.groups.ids, self.data.y
+        assert ids is not None
+        if plan.scheme == "nested-cv":
+            rows = plan.choose
+            return by_group_folds(
+                y[rows], _parts(folds, fitted), ids[rows], self.classes(rows), positive=self.options.positive
+            )
+        rows = np.union1d(plan.choose, plan.validate)
+        return by_group(
+            y[plan.report],
+            fitted[-1].probabilities,
+            ids[plan.report],
+            self.classes(rows),
+            y_train=y[rows],
+            groups_train=ids[rows],
+            positive=self.options.positive,
+            random_state=self.options.random_state,
+        )
+
+    def out_of_fold(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[OutOfFold]:
+        """List every prediction for a row that the head was not fitted on."""
+        tested = [(self.fold_name(fold), self.plan.choose[fold.test]) for fold in folds]
+        if self.plan.scheme != "nested-cv":
+            tested.append(("val" if self.plan.scheme == "val" else "test", self.plan.report))
+        data = self.data
+        return [
+            OutOfFold(
+                str(data.keys[row]), str(data.groups[row]), name, str(data.y[row]), str(predicted), tuple(p.tolist())
+            )
+            for (name, rows), one in zip(tested, fitted, strict=False)
+            for row, predicted, p in zip(rows, one.predicted, one.probabilities, strict=True)
+        ]
+
+
+def _parts(folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[FoldPredictions]:
+    return [FoldPredictions(fold, one.predicted, one.probabilities) for fold, one in zip(folds, fitted, strict=False)]

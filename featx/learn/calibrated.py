@@ -1,0 +1,62 @@
+"""Probabilities for heads that have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import PredefinedSplit
+from sklearn.utils.validation import check_is_fitted
+
+
+class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier whose probabilities are a sigmoid of its decision values.
+
+    The sigmoid (Platt 1999; one for each class against the rest, then normalised) is fitted on out-of-fold decision
+    values, and the classifier on all rows: scikit-learn's CalibratedClassifierCV with ``ensemble=False``. `predict`
+    stays the classifier's own decision, which is not always the class of the largest probability.
+
+    Parameters
+    ----------
+    estimator : classifier with ``decision_function``
+    folds : int array (n_samples,), or int
+        The fold of each row of the training data, so that groups stay whole; or a number of stratified folds.
+
+    Attributes
+    ----------
+    calibrated_ : object
+        The fitted classifier (``.estimator``) with its sigmoids (``.calibrators``).
+    classes_ : array (n_classes,)
+    n_features_in_ : int
+    """
+
+    def __init__(self, estimator: Any, folds: Any = 5) -> None:
+        self.estimator = estimator
+        self.folds = folds
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> SigmoidCalibrated:
+        """Fit the classifier and its sigmoids on features (n_samples, n_features) and labels (n_samples,)."""
+        cv = self.folds if np.ndim(self.folds) == 0 else PredefinedSplit(self.folds)
+        model = CalibratedClassifierCV(self.estimator, method="sigmoid", cv=cv, ensemble=False).fit(X, y)
+        (self.calibrated_,) = model.calibrated_classifiers_
+        self.classes_ = model.classes_
+        self.n_features_in_ = model.n_features_in_
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the classifier's own decision (n,) for features (n, n_features)."""
+        check_is_fitted(self)
+        return np.asarray(self.calibrated_.estimator.predict(X))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability (n, n_classes) of each class for features (n, n_features)."""
+        check_is_fitted(self)
+        return np.asarray(self.calibrated_.predict_proba(X))
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the classifier's decision values, (n,) for two classes, else (n, n_classes)."""
+        check_is_fitted(self)
+        return np.asarray(self.calibrated_.estimator.decision_function(X))

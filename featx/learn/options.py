@@ -1,0 +1,105 @@
+"""What ``featx fit`` may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featx.errors import UnknownNameError, UsageError
+from featx.learn.heads import HEADS, SCALINGS, check_heads
+from featx.learn.metrics import check_scoring
+from featx.learn.search import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What ``featx fit`` may be told; the values are checked when it is made.
+
+    Attributes
+    ----------
+    heads, scalings : tuple of str
+        What competes: of `featx.learn.heads.HEADS` and `SCALINGS`.
+    cv, inner_cv, repeats : int
+        Outer folds, folds of each choice, repeats of the outer folds.
+    C_grid : (float, float, int)
+        Lowest, highest and number of values of C, spaced evenly in the logarithm.
+    scoring : str
+        What the choice maximises: one of `featx.learn.metrics.SCORINGS`.
+    split : {"auto", "ignore"}
+        Whether train, val and test of the file are kept apart.
+    refit : {"default", "all"}
+        ``"all"``: the saved head is fitted on every row, also the reported ones.
+    positive : str, optional
+        Of two classes, the one whose sensitivity is meant; the second by default.
+    min_per_class : int, optional
+        Classes with fewer samples (or groups) to choose on are left out.
+    allow_missing : bool
+        Go on although some samples failed and have no row.
+    by_group : bool
+        Also score groups by their mean probability.
+    random_state : int
+        Seeds folds and solvers.
+    n_jobs : int
+        Processes, as in scikit-learn; the result does not depend on it.
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        A value that an option does not take.
+    """
+
+    heads: tuple[str, ...] = ("logreg",)
+    cv: int = 5
+    inner_cv: int = 5
+    repeats: int = 1
+    scalings: tuple[str, ...] = tuple(SCALINGS)
+    C_grid: tuple[float, float, int] = (1e-6, 1e3, 10)
+    scoring: str = "balanced_accuracy"
+    split: str = "auto"
+    refit: str = "default"
+    positive: str | None = None
+    min_per_class: int | None = None
+    allow_missing: bool = False
+    by_group: bool = False
+    random_state: int = 0
+    n_jobs: int = -1
+
+    def __post_init__(self) -> None:
+        check_heads(tuple(self.heads))
+        for scaling in self.scalings:
+            if scaling not in SCALINGS:
+                raise UnknownNameError("scaling", scaling, SCALINGS)
+        check_scoring(self.scoring)
+        for option, value, least in (
+            ("--head", len(self.heads), 1),
+            ("--scaling", len(self.scalings), 1),
+            ("--cv", self.cv, 2),
+            ("--inner-cv", self.inner_cv, 2),
+            ("--repeats", self.repeats, 1),
+            ("--min-per-class", 1 if self.min_per_class is None else self.min_per_class, 1),
+            ("--random-state", self.random_state, 0),
+        ):
+            if value < least:
+                raise UsageError(f"{option}: at least {least} is needed, got {value}")
+        if self.n_jobs == 0:
+            raise UsageError("--n-jobs 0: give a number of processes, or -1 for all cores")
+        low, high, count = self.C_grid
+        if not (0 < low <= high < np.inf and count >= 1 and (low < high) == (count > 1)):
+            raise UsageError(
+                f"--C-grid {low:g}:{high:g}:{count}: expected LO:HI:N with 0 < LO < HI and N > 1, or LO:LO:1"
+            )
+        if self.split not in ("auto", "ignore"):
+            raise UsageError(f"--split {self.split}: expected auto or ignore")
+        if self.refit not in ("default", "all"):
+            raise UsageError(f"--refit {self.refit}: expected default or all")
+        self.space  # noqa: B018  heads and scoring that do not go together
+
+    @property
+    def space(self) -> Space:
+        """What is chosen from; each name once, in the order in which ties are broken."""
+        # Twelve digits: 0.01 rather than 0.010000000000000002.
+        grid = tuple(float(f"{C:.12g}") for C in np.geomspace(*self.C_grid))
+        heads = tuple(name for name in HEADS if name in self.heads)
+        scalings = tuple(name for name in SCALINGS if name in self.scalings)
+        return Space(heads, scalings, grid, self.scoring, self.random_state)

@@ -1,0 +1,250 @@
+"""What ``featx fit`` gives: a classifier with every fact about how good it is."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featx.errors import StoreWriteError, UsageError
+from featx.learn.bundle import save_bundle
+from featx.learn.by_group import GroupEvaluation
+from featx.learn.groups import GroupIds
+from featx.learn.options import FitOptions
+from featx.learn.plan import EvaluationPlan
+from featx.learn.scores import Evaluation
+from featx.learn.search import Choice, Unconverged
+from featx.spec import FeatureSpec
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """What one head gets: the winner of each choice, or one kind of head alone.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+        Of the part that is reported.
+    cv : Evaluation or None
+        Of nested cross-validation, where there was one.
+    chosen : Choice
+        For the saved head.
+    folds : list of (str, Choice)
+        For each outer fold, by name.
+    """
+
+    evaluation: Evaluation
+    cv: Evaluation | None
+    chosen: Choice
+    folds: list[tuple[str, Choice]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{scores, cv_scores, chosen}`` for JSON."""
+        return {
+            "scores": _scores(self.evaluation),
+            "cv_scores": _scores(self.cv),
+            "chosen": {
+                **asdict(self.chosen),
+                "folds": [{"fold": name, **asdict(choice)} for name, choice in self.folds],
+            },
+        }
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """One prediction for a sample by a head that was not fitted on it.
+
+    Attributes
+    ----------
+    key, group : str
+        The sample, and its group as the file has it.
+    fold : str
+        ``"2"``, ``"1.2"`` (repeat and fold), the value of the fold column, or the part: ``"test"``, ``"val"``.
+    true, predicted : str
+    probabilities : tuple of float
+        In the order of the classes.
+    """
+
+    key: str
+    group: str
+    fold: str
+    true: str
+    predicted: str
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A fitted classifier and everything known about how good it is.
+
+    Attributes
+    ----------
+    estimator : scikit-learn classifier
+        On features (n, n_features), with `predict_proba`; a Pipeline or `SigmoidCalibrated` around one.
+    classes : list of str
+        In the order of its probabilities.
+    whole : HeadResult
+        The whole procedure: in each fold the best of all heads.
+    heads : dict of str to HeadResult
+        Each head alone, from the same fits.
+    plan : EvaluationPlan
+        Which rows did what, as positions among the rows that were used.
+    groups : GroupIds
+    by_group : GroupEvaluation or None
+        Scores of whole groups, where asked for.
+    out_of_fold : list of OutOfFold
+        Of the outer folds, then of the fixed part, if there is one.
+    out_of_fold_classes : list of str
+        The classes of their probabilities.
+    unconverged : list of Unconverged
+        Fits that did not converge, of `n_fits`.
+    unlabelled, small_classes, n_missing : int, dict of str to int, int
+        Samples left out: without a label; by class; without features.
+    seconds : float
+        Search and refit.
+    options : FitOptions
+    spec, digest, weights : FeatureSpec or None, str, bytes or None
+        What made the features, the training data's digest, and the user's own network weights, from the file.
+    """
+
+    estimator: Any
+    classes: list[str]
+    whole: HeadResult
+    heads: dict[str, HeadResult]
+    plan: EvaluationPlan
+    groups: GroupIds
+    by_group: GroupEvaluation | None
+    out_of_fold: list[OutOfFold] = field(repr=False)
+    out_of_fold_classes: list[str]
+    unconverged: list[Unconverged]
+    n_fits: int
+    unlabelled: int
+    small_classes: dict[str, int]
+    n_missing: int
+    seconds: float
+    options: FitOptions
+    spec: FeatureSpec | None = None
+    digest: str = ""
+    weights: bytes | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that ``featx fit --json`` prints."""
+        evaluation = self.whole.evaluation.to_dict()
+        choices = [("final", self.whole.chosen), *self.whole.folds]
+        return {
+            "scheme": self.plan.scheme,
+            "description": self.plan.description,
+            **self.whole.to_dict(),
+            "head": self.whole.chosen.head,
+            "heads": {name: head.to_dict() for name, head in self.heads.items()},
+            "classes": self.classes,
+            **{name: evaluation[name] for name in ("baseline", "per_class", "confusion", "binary", "unseen")},
+            "confusion_classes": evaluation["classes"],
+            "by_group": None if self.by_group is None else self.by_group.to_dict(),
+            "n_samples": len(np.union1d(self.plan.fit, self.plan.report)),
+            "n_fitted": len(self.plan.fit),
+            "n_reported": len(self.plan.report),
+            "left_out": {
+                "unlabelled": self.unlabelled,
+                "small_classes": self.small_classes,
+                "missing": self.n_missing,
+                "without_split": self.plan.n_without_split,
+            },
+            "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
+            "edge": [{"fold": fold, **asdict(choice)} for fold, choice in choices if choice.edge],
+            "not_converged": {
+                "count": len(self.unconverged),
+                "n_fits": self.n_fits,
+                "fits": [asdict(fit) for fit in self.unconverged],
+            },
+            "warnings": self.notes,
+            "options": asdict(self.options),
+            "seconds": self.seconds,
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear, most important first."""
+        notes = []
+        if not self.groups.given:
+            notes.append(
+                "No groups were given. If several images show the same patient, animal or part, they may be in "
+                "training and test at once, and the scores are then too good: give `featx extract` a group column or "
+                "--group-regex."
+            )
+            if self.groups.ids is not None:
+                notes.append(f"Identical files are kept together: {self.groups.n} different ones.")
+        evaluation = self.whole.evaluation
+        if evaluation.unseen:
+            notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
+        if self.n_missing:
+            notes.append(f"{self.n_missing} samples failed in extraction and have no row.")
+        if self.unlabelled:
+            notes.append(f"{self.unlabelled} samples without a label are left out.")
+        if self.small_classes:
+            listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
+            notes.append(f"Classes left out as too small: {listed}.")
+        if self.by_group is not None and self.by_group.mixed:
+            notes.append(
+                f"{len(self.by_group.mixed)} groups have samples of several classes and no score of their own."
+            )
+        if self.whole.chosen.edge:
+            notes.append(
+                f"The chosen C = {self.whole.chosen.C:g} is at the {self.whole.chosen.edge} edge of the grid: a better "
+                "one may lie beyond (--C-grid)."
+            )
+        if self.unconverged:
+            counts = Counter(f"{fit.head} {fit.scaling} C={fit.C:g}" for fit in self.unconverged)
+            listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
+            more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+            notes.append(f"{len(self.unconverged)} of {self.n_fits} fits did not converge: {listed}{more}.")
+        return notes
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the bundle records."""
+        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest}
+
+
+def save(result: FitResult, path: str | os.PathLike[str]) -> None:
+    """Save the classifier with its facts as a ``.featx`` bundle.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be written.
+    UsageError
+        If the features did not come from a feature file: nothing would say how to make them for new images.
+    """
+    if result.spec is None:
+        raise UsageError(
+            "only a classifier fitted on a feature file can be saved: nothing else says what its features are"
+        )
+    save_bundle(path, estimator=result.estimator, facts=result.facts(), weights=result.weights)
+
+
+def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
+    """Write every out-of-fold prediction as CSV: ``key,group,fold,true,predicted,p_<class>...``.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file cannot be written.
+    """
+    columns = result.out_of_fold_classes
+    try:
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["key", "group", "fold", "true", "predicted", *(f"p_{name}" for name in columns)])
+            for row in result.out_of_fold:
+                writer.writerow([row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities])
+    except OSError as error:
+        raise StoreWriteError(f"cannot be written: {error.strerror}", path=str(path), errno=error.errno) from error
+
+
+def _scores(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    return None if evaluation is None else {name: interval.to_dict() for name, interval in evaluation.scores.items()}
