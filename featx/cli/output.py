@@ -101,17 +101,14 @@ class _Lines:
     def __init__(self, what: str, unit: str) -> None:
         self.what, self.unit = what, unit
         self.started = self.printed = time.monotonic()
-        self.first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if self.first is None:
-            self.first = done
-        if now - self.printed < PLAIN_SECONDS:
+        if now - self.printed < PLAIN_SECONDS or not 0 < done < total:
             return
         self.printed = now
-        rate = (done - self.first) / max(now - self.started, 1e-9)
-        left = describe_seconds((total - done) / rate) if rate > 0 else "?"
+        rate = done / (now - self.started)
+        left = describe_seconds((total - done) / rate)
         say(f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left")
 
 
