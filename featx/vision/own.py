@@ -67,7 +67,7 @@ def call_function(backbone: str, *, seed: int) -> tuple[nn.Module, Preprocess]:
 
 def _find(backbone: str) -> Callable[[], Any]:
     module_name, _, function_name = backbone.partition(":")
-    if not module_name or not function_name:
+    if not all(part.isidentifier() for part in f"{module_name}.{function_name}".split(".")):
         raise UsageError(f"backbone {backbone!r}: a network of your own is written package.module:function")
     try:
         module = importlib.import_module(module_name)
