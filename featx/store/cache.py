@@ -37,6 +37,7 @@ class ShardCache:
     def __init__(self, path: Path, spec: FeatureSpec) -> None:
         self.path = path
         self._spec = spec
+        self._journal = 0  # inode of the journal that was read; 0 = there was none
         self._shards = ShardFolder(path)
         self._stored = StoredRows(None, self._shards)
 
@@ -48,13 +49,13 @@ class ShardCache:
     def get(self, shas: Iterable[str]) -> dict[str, NDArray[np.floating]]:
         """Return the rows that are there, (n_features,) each, by sha256; also those that others have written by now."""
         self._refresh()
-        rows = {}
-        for sha in shas:
-            with contextlib.suppress(StoreError):  # a shard that was damaged or removed: computed again
-                found = self._stored.of_sha256(sha)
-                if found is not None:
-                    rows[sha] = found[0][0]
-        return rows
+        found = [sha for sha in dict.fromkeys(shas) if sha in self._stored.entries]
+        try:
+            features, _ = self._stored.read(self._stored.places(found))
+        except StoreError:  # a shard was damaged or removed since: computed again, and the folder read again
+            self._journal = -1
+            return {}
+        return dict(zip(found, features, strict=True))
 
     def put(self, shas: Sequence[str], features: NDArray[np.floating]) -> None:
         """Keep rows, (n, n_features); does nothing where the folder cannot be written or another process writes it."""
@@ -65,8 +66,10 @@ class ShardCache:
                 return
             try:
                 self._refresh()
-                for start in range(0, len(shas), _MAX_ROWS):
-                    self._add(shas[start : start + _MAX_ROWS], features[start : start + _MAX_ROWS])
+                new = [position for position, sha in enumerate(shas) if sha not in self._stored.entries]
+                for start in range(0, len(new), _MAX_ROWS):
+                    positions = new[start : start + _MAX_ROWS]
+                    self._add([shas[position] for position in positions], features[positions])
             finally:
                 lock.release()
 
@@ -74,8 +77,16 @@ class ShardCache:
         entries = [LedgerEntry(sha, OK, sha256=sha) for sha in shas]
         rows = np.asarray(features, self._spec.storage)
         self._stored.add(self._shards.add(entries, rows, fingerprint=self._spec.fingerprint), entries)
+        self._journal = self._shards.journal.stat().st_ino
 
     def _refresh(self) -> None:
-        for shard, entries in self._shards.read():
-            if shard.fingerprint == self._spec.fingerprint:
-                self._stored.add(shard, entries)
+        """Read what was written since the last look; from the start where somebody has emptied the folder."""
+        with contextlib.suppress(OSError):
+            inode = self._shards.journal.stat().st_ino if self._shards.has_journal else 0
+            if inode != self._journal:
+                self._journal = inode
+                self._shards = ShardFolder(self.path)
+                self._stored = StoredRows(None, self._shards)
+            for shard, entries in self._shards.read():
+                if shard.fingerprint == self._spec.fingerprint:
+                    self._stored.add(shard, entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ def read_numbers(group: h5py.Group, name: str) -> NDArray[Any]:
 def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Read rows in any order, repeated or not: one read for each run of neighbours."""
     out = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    for start, stop in zip(starts, np.append(starts[1:], len(rows)), strict=True):
+    bounds = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1)
+    for start, stop in itertools.pairwise(bounds):
         out[start:stop] = dataset[rows[start] : rows[start] + stop - start]
     return out
 

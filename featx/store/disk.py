@@ -79,7 +79,7 @@ def make_folders(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that its name never stands for half of it, not even after a power cut."""
     temporary = path.with_name(path.name + ".tmp")
     try:

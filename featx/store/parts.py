@@ -124,15 +124,22 @@ class Parts:
         return self._weights.read_bytes() if self._weights.exists() else None
 
     def clear(self) -> None:
-        """Remove everything but the lock."""
-        self.shards.clear()
-        for path in (self._header, self._weights, *sorted(self.shards.path.glob("*.tmp")), self.temporary):
-            disk.unlink(path)
+        """Remove everything but the lock; whatever a crash leaves of it counts for nothing."""
+        folder = self.shards.path
+        if self.shards.has_journal:
+            disk.unlink(self.shards.journal)
+            disk.sync_folder(folder)
+        for path in sorted(folder.iterdir()):
+            if path != self._lock.path:
+                disk.unlink(path)
+        if self.temporary.exists():
+            disk.unlink(self.temporary)
+        self.shards = ShardFolder(folder)
 
-    def release(self) -> None:
-        """Release the lock; a folder without a journal is removed."""
-        with contextlib.suppress(OSError):  # a read-only disk: what is left over harms nobody
-            if not self.shards.has_journal:
+    def release(self, *, discard: bool) -> None:
+        """Release the lock; the folder goes too if it is to be discarded, or holds no journal."""
+        with contextlib.suppress(OSError):  # a disk that refuses: what is left over harms nobody
+            if discard or not self.shards.has_journal:
                 self.clear()
                 disk.unlink(self._lock.path)
                 disk.remove_folder(self.shards.path)  # refused where the next owner has made its lock by now

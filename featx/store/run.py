@@ -116,6 +116,7 @@ class ExtractionRun:
         self._open = OpenShard(header.spec)
         self._pid = os.getpid()
         self._is_over = False
+        self._is_finished = False
 
     @classmethod
     def open(
@@ -293,9 +294,7 @@ class ExtractionRun:
                 )
                 disk.replace(self._parts.temporary, self.path)
                 disk.sync_folder(self.path.parent)
-        with contextlib.suppress(OSError):  # the file is finished; shards that stay are known to be in it
-            self._parts.clear()
-        self._is_over = True
+        self._is_over = self._is_finished = True
         return RunReport(
             n_samples=len(self._keys),
             n_rows=len(places),
@@ -324,8 +323,8 @@ class ExtractionRun:
 
     def _load(self, batch_size: int, *, replace: bool) -> None:
         """Read the finished file and the shards, as far as they are of this spec."""
-        spec, shards = self._header.spec, self._parts.shards
-        found = shards.read()
+        spec = self._header.spec
+        found = self._parts.shards.read()
         if any(shard.fingerprint != spec.fingerprint for shard, _ in found):
             if not replace:
                 old = self._parts.header()
@@ -334,10 +333,10 @@ class ExtractionRun:
                 self._parts.clear()
             found = []
         self._file = self._open_file(replace=replace)
-        self._stored = StoredRows(self._file, shards)
+        self._stored = StoredRows(self._file, self._parts.shards)
         for shard, entries in found:
             self._stored.add(shard, entries)
-        self.batch_size = shards.shards[-1].batch_size if found else batch_size
+        self.batch_size = found[-1][0].batch_size if found else batch_size
         self._n_new = sum(shard.samples for shard, _ in found)
         self._left = self._keys - self.known.keys()
         n_known, n_vanishing = len(self.known), len(self.known.keys() - self._keys)
@@ -413,7 +412,7 @@ class ExtractionRun:
         self._is_over = True
         if self._file is not None:
             self._file.close()
-        self._parts.release()
+        self._parts.release(discard=self._is_finished)
 
 
 def _mismatch(path: Path, old: FeatureSpec | None, new: FeatureSpec) -> SpecMismatchError:

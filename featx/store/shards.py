@@ -27,8 +27,6 @@ from featx.store.columns import read_rows
 from featx.store.ledger import read_entries, write_entries
 from featx.store.records import LedgerEntry
 
-JOURNAL = "journal"
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -37,7 +35,7 @@ class Shard:
     Attributes
     ----------
     number : int
-        From 1; it makes the name of the file.
+        From 1, in the order of writing.
     samples, rows : int
         Entries in the shard, and those of them that have features.
     size : int
@@ -63,8 +61,8 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """File in the folder."""
-        return f"shard-{self.number:06d}.h5"
+        """File in the folder; the digest in it keeps a reader with an old journal from another shard's rows."""
+        return f"shard-{self.number:06d}-{self.sha256[:12]}.h5"
 
 
 class ShardFolder:
@@ -77,12 +75,15 @@ class ShardFolder:
 
     Attributes
     ----------
+    journal : Path
+        The journal.
     shards : list of Shard
         Those of the journal lines read so far whose shard is whole.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.journal = path / "journal"
         self.shards: list[Shard] = []
         self._end = 0  # of the last good line
         self._last = 0  # number of the last shard that a line names
@@ -90,7 +91,7 @@ class ShardFolder:
     @property
     def has_journal(self) -> bool:
         """Whether the folder holds a journal, whatever is in it."""
-        return (self.path / JOURNAL).exists()
+        return self.journal.exists()
 
     def read(self, *, verify: bool = True) -> list[tuple[Shard, list[LedgerEntry]]]:
         """Read the lines that are new since the last call, and the entries of their shards.
@@ -101,7 +102,7 @@ class ShardFolder:
             False: trust a shard of the right size, and return no entries.
         """
         try:
-            with (self.path / JOURNAL).open("rb") as file:
+            with self.journal.open("rb") as file:
                 file.seek(self._end)
                 data = file.read()
         except FileNotFoundError:
@@ -163,7 +164,7 @@ class ShardFolder:
         disk.write_whole(self.path / shard.name, data)
         line = _format(shard)
         is_new = not self.has_journal
-        fd = disk.open_file(self.path / JOURNAL)
+        fd = disk.open_file(self.journal)
         try:
             disk.truncate(fd, self._end)  # the torn line of a killed writer
             disk.write(fd, line, self._end)
@@ -182,16 +183,6 @@ class ShardFolder:
         with h5py.File(self.path / shard.name, "r", locking=False) as file:
             logits = read_rows(file["logits"], rows) if "logits" in file else None
             return read_rows(file["features"], rows), logits
-
-    def clear(self) -> None:
-        """Remove the journal, then the shards: whatever a crash leaves of this counts for nothing."""
-        if not self.path.is_dir():
-            return
-        disk.unlink(self.path / JOURNAL)
-        disk.sync_folder(self.path)
-        for path in sorted(self.path.glob("shard-*")):
-            disk.unlink(path)
-        self.shards, self._end, self._last = [], 0, 0
 
     def _has_size(self, shard: Shard) -> bool:
         try:

@@ -58,6 +58,8 @@ class StoredRows:
 
     def read(self, places: NDArray[np.int64]) -> Rows:
         """Read the rows at these places, in this order."""
+        if not len(places):
+            return np.empty((0, 0)), None
         parts: list[tuple[NDArray[np.bool_], Rows]] = []
         for source in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == source
