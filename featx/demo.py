@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featx.extract import ExtractReport, extract
-from featx.fit import FitResult, fit, fit_features, save
+from featx.fit import FitOptions, FitResult, fit, fit_features, save
 from featx.learn.dataset import load_features
 from featx.predict import Predictions, predict
 from featx.spec import FeatureRequest
@@ -28,6 +28,8 @@ N_PER_CLASS, N_ASIDE_PER_CLASS = 60, 6
 SIDE = 64
 """Pixels of the files written: the 8 x 8 grey values of a scan would be a speck in a folder of pictures."""
 BACKBONE = "featx-mini"
+FIT_OPTIONS = FitOptions()
+"""For the features and for the raw pixels alike."""
 
 Advance = Callable[[int, int], None]
 Progress = Callable[[str, str], AbstractContextManager[Advance]]
@@ -167,7 +169,7 @@ def run_demo(
         extraction = extract(files.scans, files.features, request=FeatureRequest(backbone=BACKBONE), progress=advance)
     tell("extract", extraction)
     with watch("fit", "fits") as advance:
-        fitted = fit(files.features, progress=advance)
+        fitted = fit(files.features, FIT_OPTIONS, progress=advance)
     save(fitted, files.bundle)
     tell("fit", fitted)
     with watch("pixels", "fits") as advance:
@@ -206,7 +208,7 @@ def fit_pixels(files: DemoFiles, *, progress: Advance | None = None) -> FitResul
     """Fit the same heads by the same folds to the 64 grey values of each scan instead of features."""
     features = load_features(files.features)
     X = np.stack([_read_pixels(files.scans / key) for key in features.keys])
-    return fit_features(dataclasses.replace(features, X=X, spec=None, digest=""), progress=progress)
+    return fit_features(dataclasses.replace(features, X=X, spec=None, digest=""), FIT_OPTIONS, progress=progress)
 
 
 def _ignore(*_: object) -> None:

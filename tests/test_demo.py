@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from featx import demo
 from featx.cli.main import featx as command_line
 from featx.demo import NEXT_COMMANDS, DemoFiles, DemoResult, run_demo, write_images
+from featx.fit import FitOptions
 from featx.learn.dataset import load_features
 
 
@@ -52,11 +53,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> DemoFiles:
 
 @pytest.fixture(scope="module")
 def small(files: DemoFiles) -> Iterator[tuple[DemoResult, Witness]]:
-    """The outcome of a demo of a sixth of the pictures."""
+    """The outcome of a demo with a sixth of the pictures and a short search."""
     witness = Witness()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "N_PER_CLASS", 10)
         patch.setattr(demo, "N_ASIDE_PER_CLASS", 2)
+        patch.setattr(demo, "FIT_OPTIONS", FitOptions(inner_cv=3, scalings=("standardise",), C_grid=(1e-3, 1e-1, 3)))
         yield run_demo(files.folder, on_stage=witness.on_stage, progress=witness.watch), witness
 
 
