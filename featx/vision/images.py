@@ -78,7 +78,7 @@ _DECODE_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's plugins were seen to raise on damaged files."""
+"""What Pillow's plugins raise on damaged files."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -355,6 +355,11 @@ def test_a_tiff_whose_directory_is_cut_off_is_truncated():
     assert reason_of(data[: len(data) // 2]) == "truncated"
 
 
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0abc", b"BM1234", b"GIF89a"])
+def test_a_file_that_only_begins_is_truncated(data):
+    assert reason_of(data) == "truncated"
+
+
 def test_no_bytes_are_empty():
     assert reason_of(b"") == "empty"
 
