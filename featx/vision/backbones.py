@@ -5,17 +5,15 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
 from featx.errors import UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import download, mini, nodes, own, registry, tensors
+from featx.vision import download, mini, networks, nodes, own, registry, tensors
+from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
 
-MINI = "featx-mini"
-FILE, OWN = "file", "own"
 DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")
 
@@ -96,18 +94,6 @@ class NodeInfo:
     default: bool
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    network: nn.Module
-    preprocess: Preprocess
-    weights: str
-    sha256: str
-    node: str | None = None
-    """The default node where the general rule does not hold."""
-    scores: bool = True
-    own: bool = False
-
-
 def load_backbone(request: FeatureRequest, *, progress: download.Progress | None = None) -> Backbone:
     """Build a network, load its weights (downloading them if need be), and resolve node, pooling and preprocess.
 
@@ -135,7 +121,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)
-    loaded = _load(request.backbone, request.weights, progress)
+    loaded = networks.load_network(request.backbone, request.weights, progress)
     traced = _trace(request.backbone, loaded.network, loaded.preprocess)
     node = nodes.find_node(
         loaded.network, traced, request.node if request.node is not None else loaded.node, backbone=request.backbone
@@ -203,7 +189,7 @@ def restore_backbone(
         network = mini.featx_mini()
         tensors.load_into(network, state, weights=spec.weights)
     else:
-        network = _fit_torchvision(_known(spec.backbone), spec.preprocess, state, spec.weights)
+        network = networks.fit_torchvision(networks.check_name(spec.backbone), spec.preprocess, state, spec.weights)
     traced = _trace(spec.backbone, network, spec.preprocess)
     node = nodes.find_node(network, traced, spec.node, backbone=spec.backbone)
     if nodes.pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
@@ -247,18 +233,13 @@ def list_nodes(name: str) -> list[NodeInfo]:
     if own.is_own(name):
         network, preprocess = own.call_function(name, seed=0)
     elif name == MINI:
-        network, preprocess = mini.featx_mini(), _MINI_PREPROCESS
+        network, preprocess = mini.featx_mini(), networks.MINI_PREPROCESS
     else:
-        preprocess = registry.member_preprocess(registry.default_member(_known(name)))
+        preprocess = registry.member_preprocess(registry.default_member(networks.check_name(name)))
         network = registry.build(name, preprocess.crop[0])
     traced = _trace(name, network, preprocess)
     default = nodes.default_node(traced)
     return [NodeInfo(node.name, node.shape, node.poolings, node == default) for node in nodes.list_nodes(traced)]
-
-
-_MINI_PREPROCESS = Preprocess(
-    resize=(mini.IMAGE_SIZE,), crop=(mini.IMAGE_SIZE, mini.IMAGE_SIZE), mean=mini.MEAN, std=mini.STD
-)
 
 
 def _info(name: str) -> BackboneInfo:
@@ -275,14 +256,6 @@ def _info(name: str) -> BackboneInfo:
     return BackboneInfo(name, int(n_features), image_size, n_parameters, member.name, here)  # type: ignore[arg-type]
 
 
-def _known(name: str) -> str:
-    known = registry.names()
-    if name not in known:
-        hint = "`featx backbones` lists them; a network of your own is written package.module:function"
-        raise UnknownNameError("backbone", name, [MINI, *known], hint=hint)
-    return name
-
-
 def _trace(name: str, network: nn.Module, preprocess: Preprocess) -> nodes.Trace:
     size = preprocess.crop or preprocess.resize
     if len(size) != 2:
@@ -291,57 +264,6 @@ def _trace(name: str, network: nn.Module, preprocess: Preprocess) -> nodes.Trace
             "it needs a crop (height, width), or a resize to (height, width)"
         )
     return nodes.trace(network, size, meta=not own.is_own(name))
-
-
-def _load(backbone: str, weights: str, progress: download.Progress | None) -> _Loaded:
-    seed = _seed(weights)
-    if own.is_own(backbone):
-        return _load_own(backbone, weights, seed)
-    if backbone == MINI:
-        return _load_mini(weights, seed)
-    name = _known(backbone)
-    if seed is not None:
-        preprocess = registry.classic_preprocess(name)
-        network = registry.build(name, preprocess.crop[0], seed=seed)
-        return _Loaded(network, preprocess, f"random:{seed}", tensors.tensors_sha256(network))
-    if not _is_file(weights):
-        member = registry.find_member(name, weights)
-        preprocess = registry.member_preprocess(member)
-        path, sha256 = download.fetch(member.url, progress=progress)
-        network = _fit_torchvision(name, preprocess, tensors.read_state_dict(path), str(member))
-        # Of VGG-16 there are weights for detectors, whose classifier holds NaN.
-        whole = member.meta["categories"] is not None
-        return _Loaded(network, preprocess, str(member), sha256, None if whole else "features", scores=whole)
-    state = tensors.read_state_dict(weights)
-    sha256 = tensors.file_sha256(weights)
-    preprocess = _file_preprocess(name, sha256)
-    network = _fit_torchvision(name, preprocess, state, repr(weights))
-    return _Loaded(network, preprocess, FILE, sha256, own=True)
-
-
-def _load_mini(weights: str, seed: int | None) -> _Loaded:
-    if seed is not None:
-        network: nn.Module = registry.seeded(mini.featx_mini, seed)
-        return _Loaded(network, _MINI_PREPROCESS, f"random:{seed}", tensors.tensors_sha256(network))
-    shipped = weights in ("DEFAULT", MINI)
-    if not shipped and not _is_file(weights):
-        raise UnknownNameError("weights", weights, ["DEFAULT", MINI, "random"], hint="or a .pth or .safetensors file")
-    path = str(mini.WEIGHTS_FILE) if shipped else weights
-    network = mini.featx_mini()
-    tensors.load_into(network, tensors.read_state_dict(path), weights=repr(path))
-    name = MINI if shipped else FILE
-    return _Loaded(network, _MINI_PREPROCESS, name, tensors.file_sha256(path), own=not shipped)
-
-
-def _load_own(backbone: str, weights: str, seed: int | None) -> _Loaded:
-    network, preprocess = own.call_function(backbone, seed=seed or 0)
-    if _is_file(weights):
-        tensors.load_into(network, tensors.read_state_dict(weights), weights=repr(weights))
-        return _Loaded(network, preprocess, FILE, tensors.file_sha256(weights), own=True)
-    if seed is None and weights != "DEFAULT":
-        raise UnknownNameError("weights", weights, ["DEFAULT", "random"], hint="or a .pth or .safetensors file")
-    name = OWN if seed is None else f"random:{seed}"
-    return _Loaded(network, preprocess, name, tensors.tensors_sha256(network), own=True)
 
 
 def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbone:
@@ -369,36 +291,3 @@ def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbo
             weights=spec.weights,
         )
     return backbone
-
-
-def _fit_torchvision(name: str, preprocess: Preprocess, state: tensors.StateDict, weights: str) -> nn.Module:
-    network = registry.build(name, preprocess.crop[0])
-    n_classes = registry.classes_in(network, {key: tuple(tensor.shape) for key, tensor in state.items()})
-    if n_classes is not None:
-        network = registry.build(name, preprocess.crop[0], n_classes=n_classes)
-    tensors.load_into(network, state, weights=f"{weights} for {name}", ignore=registry.AUXILIARY)
-    return network
-
-
-def _file_preprocess(name: str, sha256: str) -> Preprocess:
-    for member in registry.members(name):
-        digits = download.expected_sha256(member.url)
-        if digits and sha256.startswith(digits):
-            return registry.member_preprocess(member)
-    return registry.classic_preprocess(name)
-
-
-def _seed(weights: str) -> int | None:
-    """Return the seed of ``random`` or ``random:SEED``; None for other weights."""
-    kind, _, seed = weights.partition(":")
-    if kind != "random":
-        return None
-    if weights == "random":
-        return 0
-    if not seed.isdecimal() or int(seed) >= 2**63:
-        raise UsageError(f"weights {weights!r}: the seed must be a whole number from 0 on, as in random:1")
-    return int(seed)
-
-
-def _is_file(weights: str) -> bool:
-    return weights.endswith(tensors.SUFFIXES) or "/" in weights or "\\" in weights or Path(weights).is_file()
