@@ -1,3 +1,127 @@
-"""featx: from a folder of labelled images to a classifier that its user can defend."""
+"""featx: from a folder of labelled images to a classifier that its user can defend.
+
+Every public name but the errors is loaded when it is first touched, so that ``import featx`` costs nothing and
+``featx.load_features`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from featx.errors import (
+    BundleError,
+    FeatxError,
+    ImageDecodeError,
+    InputError,
+    LabelsError,
+    ManifestError,
+    MissingExtraError,
+    SpecMismatchError,
+    StoreError,
+    StoreFormatError,
+    StoreIncompleteError,
+    StoreLockedError,
+    StoreWriteError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
+    from featx.extract import ExtractReport, UpdateOptions, extract
+    from featx.fit import FitOptions, FitResult, fit
+    from featx.learn.bundle import Bundle, load_bundle
+    from featx.learn.dataset import Features, load_features
+    from featx.manifest.source import SourceOptions
+    from featx.predict import Predictions, predict
+    from featx.spec import FeatureRequest, FeatureSpec
+    from featx.store.file import FeatureFile
+    from featx.vision.engine import EngineOptions
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CachedFeatures",
+    "EngineOptions",
+    "ExtractReport",
+    "FeatureFile",
+    "FeatureRequest",
+    "FeatureSpec",
+    "Features",
+    "FeatxError",
+    "FitOptions",
+    "FitResult",
+    "ImageDecodeError",
+    "ImageFeatures",
+    "InputError",
+    "LabelsError",
+    "ManifestError",
+    "MissingExtraError",
+    "Predictions",
+    "SourceOptions",
+    "SpecMismatchError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreIncompleteError",
+    "StoreLockedError",
+    "StoreWriteError",
+    "UnknownNameError",
+    "UpdateOptions",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "extract",
+    "fit",
+    "image_pipeline",
+    "load_bundle",
+    "load_features",
+    "predict",
+]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
+    "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
+    "featx.fit": ("FitOptions", "FitResult", "fit"),
+    "featx.learn.bundle": ("Bundle", "load_bundle"),
+    "featx.learn.dataset": ("Features", "load_features"),
+    "featx.manifest.source": ("SourceOptions",),
+    "featx.predict": ("Predictions", "predict"),
+    "featx.spec": ("FeatureRequest", "FeatureSpec"),
+    "featx.store.file": ("FeatureFile",),
+    "featx.vision.engine": ("EngineOptions",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'featx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """A package in which a stage's function goes before the module of the same name.
+
+    Python's import puts the module ``featx.fit`` into the attribute ``featx.fit``; whoever imports something from it
+    must not take the function away from others.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -100,6 +100,11 @@ class Bundle:
     weights: bytes | None = field(default=None, repr=False)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The classes as scikit-learn names them, (n_classes,)."""
+        return np.asarray(self.pipeline.classes_)
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the head's own decision for each row of features (n, n_features), as class names (n,)."""
         return np.asarray(self.pipeline.predict(X))

@@ -1,0 +1,377 @@
+"""The scikit-learn face of featx: transformers that can stand in any pipeline, search or cross-validation.
+
+They hold their parameters and nothing else: a network or an open file is kept once in each process, beside them, so
+that they are cloned and pickled for nothing and work in every worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags
+
+from featx.errors import ImageDecodeError, InputError, UnknownNameError, UsageError
+from featx.learn.bundle import Bundle, load_bundle
+from featx.manifest import source
+from featx.manifest.record import Manifest
+from featx.spec import FeatureRequest, FeatureSpec
+from featx.store.cache import ShardCache
+from featx.store.file import FeatureFile
+from featx.store.records import OK
+from featx.vision.engine import EngineOptions, iter_batches
+
+if TYPE_CHECKING:
+    from featx.vision.embed import Embedder
+
+_CACHED_AT_ONCE = 1024  # rows; a shard of the cache costs two fsyncs
+
+
+class _Features(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What the transformers share: rows of features that need no fit, from input that is no matrix of numbers."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:  # noqa: ARG002 (scikit-learn's signature)
+        """Do nothing: there is nothing to learn."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class ImageFeatures(_Features):
+    """Turn images into features with a pretrained, frozen network.
+
+    Parameters
+    ----------
+    backbone : str or FeatureSpec
+        A torchvision model, ``"featx-mini"`` or ``"package.module:function"``; or the spec of a file or bundle, which
+        then decides everything but device, batch size and workers.
+    weights : str or path
+        ``"DEFAULT"``, an enum member, a file, ``"random"`` or ``"random:SEED"``. Beside a spec: the ``.featx`` bundle
+        that holds the weights, where they were the user's own.
+    node, pooling : str or None
+        Where features are read, and how they become a row; None: the input of the classifier, pooled as suits it.
+    dtype, storage : str
+        Of the arithmetic, and to which features are rounded, as in a feature file.
+    window : tuple of float, or None
+        Grey values (LO, HI) of 16-bit and float images that become 0 and 255.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    batch_size : int
+        Images in one forward pass.
+    num_workers : int or None
+        Threads that read and decode; None: one for each core.
+    cache : path or None
+        A folder that keeps rows by the SHA-256 of the image's bytes (of an array: shape, dtype and pixels). Any number
+        of processes may share it; none waits for another.
+    allow_code : str or None
+        The ``package.module:function`` that may be imported because a spec names it.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> model = make_pipeline(ImageFeatures("resnet50"), LogisticRegression())
+    >>> model.fit(paths, labels)    # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str | FeatureSpec = "resnet50",
+        weights: str | os.PathLike[str] = "DEFAULT",
+        *,
+        node: str | None = None,
+        pooling: str | None = None,
+        dtype: str = "float32",
+        storage: str = "float32",
+        window: tuple[float, float] | None = None,
+        device: str = "auto",
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        allow_code: str | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.node = node
+        self.pooling = pooling
+        self.dtype = dtype
+        self.storage = storage
+        self.window = window
+        self.device = device
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.cache = cache
+        self.allow_code = allow_code
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        X : sequence of path, PIL.Image.Image, or uint8 array (height, width[, channels]); or one array of n of them
+            Also a pandas Series or a single column.
+
+        Returns
+        -------
+        float32 array (n_images, n_features)
+            In the order of `X`.
+
+        Raises
+        ------
+        ImageDecodeError
+            If an image cannot be read; names it. A transformer cannot leave a row out.
+        InputError
+            If `X` is empty or holds something else.
+        """
+        manifest = _manifest(X)
+        embedder, options = self._embedder(), EngineOptions(self.batch_size, self.num_workers, self.device)
+        if self.cache is not None:
+            return _cached_rows(manifest, embedder, options, ShardCache.open(self.cache, embedder.backbone.spec))
+        features = np.empty((len(manifest), embedder.backbone.spec.n_features), dtype=np.float32)
+        done = 0
+        for _, rows in _iter_rows(manifest, range(len(manifest)), embedder, options):
+            features[done : done + len(rows)] = rows
+            done += len(rows)
+        return features
+
+    @property
+    def spec_(self) -> FeatureSpec:
+        """Everything that decides the features; the network is loaded to know it."""
+        return self._embedder().backbone.spec
+
+    @property
+    def _n_features_out(self) -> int:  # scikit-learn's name, for `get_feature_names_out`
+        return self.spec_.n_features
+
+    def _embedder(self) -> Embedder:
+        weights = os.fspath(self.weights)
+        if isinstance(self.backbone, FeatureSpec):
+            if weights == "DEFAULT":
+                return _load_embedder(self.backbone, None, None, self.allow_code, self.device)
+            return _load_embedder(self.backbone, weights, _stamp(weights), self.allow_code, self.device)
+        request = FeatureRequest(
+            backbone=self.backbone,
+            weights=weights,
+            node=self.node,
+            pooling=self.pooling,
+            dtype=self.dtype,
+            storage=self.storage,
+            window=None if self.window is None else (float(self.window[0]), float(self.window[1])),
+        )
+        return _load_embedder(request, None, _stamp(weights), None, self.device)
+
+
+class CachedFeatures(_Features):
+    """Look up the features of samples in a feature file: keys in, rows out.
+
+    Parameters
+    ----------
+    file : path
+        A feature file as `featx extract` writes it. It is read where `transform` runs, and is not part of a pickle.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_validate
+    >>> model = make_pipeline(CachedFeatures("cache/ants.h5"), LogisticRegression())    # doctest: +SKIP
+    >>> cross_validate(model, keys, labels)    # doctest: +SKIP
+    """
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.file = file
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Look up rows.
+
+        Parameters
+        ----------
+        X : sequence of str (n,)
+            Keys, in any order and as often as wanted.
+
+        Returns
+        -------
+        float32 array (n, n_features)
+            In the order of `X`: the plain image's row of each sample.
+
+        Raises
+        ------
+        UnknownNameError
+            If the file does not know a key; lists close matches.
+        InputError
+            If a sample failed when its features were extracted, or `X` is empty.
+        StoreError
+            If the file cannot be read.
+        """
+        file, row_of_key = self._open()
+        keys = [str(key) for key in _column(X)]
+        if not keys:
+            raise InputError("no keys")
+        rows = np.array([row_of_key.get(key, -1) for key in keys], dtype=np.int64)
+        if (rows < 0).any():
+            raise _missing_key(file, keys[int(np.argmin(rows))])
+        return np.asarray(file.features(rows), dtype=np.float32)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._open()[0].spec.n_features
+
+    def _open(self) -> tuple[FeatureFile, dict[str, int]]:
+        path = os.fspath(self.file)
+        return _open_file(path, _stamp(path))
+
+
+def image_pipeline(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    batch_size: int = 32,
+    num_workers: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    allow_code: str | None = None,
+) -> Pipeline:
+    """Return a bundle as a fitted scikit-learn pipeline that takes images.
+
+    Parameters
+    ----------
+    bundle : Bundle or path
+        What `featx fit` wrote. Its file must stay where it is if it holds the network's weights.
+    device, batch_size, num_workers, cache, allow_code
+        See `ImageFeatures`.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be loaded.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    features = ImageFeatures(
+        loaded.spec,
+        "DEFAULT" if loaded.weights is None else loaded.path,
+        device=device,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        cache=cache,
+        allow_code=allow_code,
+    )
+    return Pipeline([("features", features), ("head", loaded.pipeline)])
+
+
+@functools.lru_cache(maxsize=2)
+def _load_embedder(
+    made_by: FeatureRequest | FeatureSpec,
+    bundle: str | None,
+    _stamp: tuple[int, ...] | None,
+    allow_code: str | None,
+    device: str,
+) -> Embedder:
+    """Put a network on a device; kept for the next transform in this process, until its weights file changes."""
+    from featx.vision.backbones import load_backbone, restore_backbone
+    from featx.vision.embed import Embedder
+
+    if isinstance(made_by, FeatureRequest):
+        return Embedder(load_backbone(made_by), device=device)
+    weights = None if bundle is None else load_bundle(bundle).weights
+    return Embedder(restore_backbone(made_by, weights, allow_code=allow_code), device=device)
+
+
+@functools.lru_cache(maxsize=4)
+def _open_file(path: str, _stamp: tuple[int, ...] | None) -> tuple[FeatureFile, dict[str, int]]:
+    """Open a feature file and index its keys; kept for the next transform in this process, until the file changes."""
+    file = FeatureFile.open(path)
+    plain = np.flatnonzero(file.views() == 0).tolist()
+    keys = file.keys()
+    return file, {keys[row]: row for row in plain}
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced or written; None where there is no such file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _column(X: Any) -> list[Any]:
+    """Return the items of a sequence, or of a table with one column."""
+    if isinstance(X, (str, bytes, os.PathLike)):
+        raise UsageError(f"expected a sequence, got the one {X!r}; write [{X!r}]")
+    shape: Any = getattr(X, "shape", ())
+    if len(shape) == 2 and getattr(X, "dtype", None) != np.uint8:
+        if shape[1] != 1:
+            raise InputError(f"expected one column, got a table of shape {shape}")
+        return list(np.asarray(X)[:, 0])
+    return list(X)
+
+
+def _manifest(X: Any) -> Manifest:
+    items = _column(X)
+    # A position makes every key unique, though an image may be there twice; and it says which one is meant.
+    names = [f", {os.fsdecode(item)}" if isinstance(item, (str, os.PathLike)) else "" for item in items]
+    return source.manifest_of(items, keys=[f"item {i}{name}" for i, name in enumerate(names)])
+
+
+def _iter_rows(
+    manifest: Manifest, positions: Sequence[int], embedder: Embedder, options: EngineOptions
+) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
+    """Yield the SHA-256 and the rows of one batch after the other; an image that fails is an error."""
+    if not positions:
+        return
+    for batch in iter_batches(manifest, positions, embedder, options):
+        for entry in batch.entries:
+            if entry.status != OK:
+                reason, _, detail = entry.reason.partition(": ")
+                raise ImageDecodeError(reason, detail, key=entry.key)
+        yield [entry.sha256 for entry in batch.entries], batch.features
+
+
+def _cached_rows(
+    manifest: Manifest, embedder: Embedder, options: EngineOptions, cache: ShardCache
+) -> NDArray[np.float32]:
+    """Take the rows that a cache has, compute the others once, and leave them in the cache."""
+    with ThreadPoolExecutor(options.n_threads) as threads:
+        shas = list(threads.map(functools.partial(source.sample_sha256, manifest), range(len(manifest))))
+    rows = cache.get(dict.fromkeys(shas))
+    missing = {sha: position for position, sha in reversed(list(enumerate(shas))) if sha not in rows}
+    new: dict[str, NDArray[np.floating]] = {}
+    try:
+        for computed, features in _iter_rows(manifest, sorted(missing.values()), embedder, options):
+            new.update(zip(computed, features, strict=True))
+            if len(new) >= _CACHED_AT_ONCE:
+                _put(cache, new)
+                rows.update(new)
+                new = {}
+    finally:  # also what was computed before an image that cannot be read
+        _put(cache, new)
+    rows.update(new)
+    return np.stack([rows[sha] for sha in shas]).astype(np.float32)
+
+
+def _put(cache: ShardCache, rows: dict[str, NDArray[np.floating]]) -> None:
+    if rows:
+        cache.put(list(rows), np.stack(list(rows.values())))
+
+
+def _missing_key(file: FeatureFile, key: str) -> InputError | UnknownNameError:
+    ledger = file.ledger()
+    if key in ledger.key:
+        return InputError(f"{key}: no features, because {ledger.reason[ledger.key.index(key)]}")
+    return UnknownNameError("key", key, ledger.key, hint=f"{file.path} does not hold it")

@@ -1,0 +1,305 @@
+"""The stage behind ``featx predict``: a saved bundle on new images, or on a feature file of the same spec."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.errors import SpecMismatchError, StoreWriteError, UsageError
+from featx.learn.bundle import Bundle, load_bundle
+from featx.learn.groups import resolve_groups
+from featx.learn.scores import Evaluation, evaluate_fixed
+from featx.manifest import source as sources
+from featx.manifest.record import Manifest
+from featx.manifest.source import SourceOptions
+from featx.store import disk
+from featx.store.file import FeatureFile
+from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
+from featx.vision.engine import EngineOptions, iter_batches
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` with images."""
+
+FORMATS = (".csv", ".jsonl")
+_HDF5_NAMES = (".h5", ".hdf5")
+_HDF5_START = b"\x89HDF\r\n\x1a\n"
+_BLOCK = 4096  # rows of a feature file that are in memory at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a bundle says about each sample, in the order of the source; failed ones included.
+
+    Attributes
+    ----------
+    classes : list of str
+        The head's classes, in the order of the columns of `probabilities`.
+    keys : list of str
+        Name of each sample.
+    status, reasons : list of str
+        ``"ok"`` or ``"failed"``, and why (see `featx.store.records.REASONS`).
+    labels : list of str
+        What the source says each sample is; ``""`` = unknown.
+    predicted : list of str
+        The head's own decision; ``""`` where the sample failed.
+    probabilities : float64 array (n_samples, n_classes)
+        NaN where the sample failed.
+    evaluation : Evaluation or None
+        Scores over the good samples with a label; None without any.
+    """
+
+    classes: list[str]
+    keys: list[str]
+    status: list[str]
+    reasons: list[str]
+    labels: list[str]
+    predicted: list[str]
+    probabilities: NDArray[np.float64] = field(repr=False)
+    evaluation: Evaluation | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Key to reason of every sample without a prediction."""
+        return {key: why for key, status, why in zip(self.keys, self.status, self.reasons, strict=True) if status != OK}
+
+    @property
+    def failures_by_reason(self) -> dict[str, int]:
+        """Count the failures by the code before the colon."""
+        return dict(Counter(reason.partition(":")[0] for reason in self.failures.values()))
+
+    def iter_csv_rows(self) -> Iterator[list[str]]:
+        """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample."""
+        yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes)]
+        for key, status, predicted, row in zip(self.keys, self.status, self.predicted, self.probabilities, strict=True):
+            yield [key, status, predicted, *("" if np.isnan(p) else repr(float(p)) for p in row)]
+
+    def iter_records(self) -> Iterator[dict[str, Any]]:
+        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities``."""
+        columns = zip(self.keys, self.status, self.reasons, self.labels, self.predicted, strict=True)
+        for (key, status, reason, label, predicted), row in zip(columns, self.probabilities.tolist(), strict=True):
+            good = status == OK
+            yield {
+                "key": key,
+                "status": status,
+                "reason": reason,
+                "label": label or None,
+                "predicted": predicted if good else None,
+                "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
+            }
+
+    def write_csv(self, file: TextIO) -> None:
+        """Write `iter_csv_rows` to a text file."""
+        csv.writer(file, lineterminator="\n").writerows(self.iter_csv_rows())
+
+    def write_jsonl(self, file: TextIO) -> None:
+        """Write `iter_records` to a text file, one JSON object a line."""
+        for record in self.iter_records():
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.csv`` or ``.jsonl`` file (UTF-8), all of it or nothing.
+
+        Raises
+        ------
+        UsageError
+            If the name ends otherwise.
+        StoreWriteError
+            If the file system refuses.
+        """
+        path = os.fspath(path)
+        check_format(path)
+        text = io.StringIO()
+        (self.write_jsonl if path.lower().endswith(".jsonl") else self.write_csv)(text)
+        target = Path(os.path.realpath(path))
+        try:
+            if target.exists() and not target.is_file():  # a pipe: there is nothing to replace
+                target.write_text(text.getvalue(), encoding="utf-8")
+            else:
+                disk.write_whole(target, text.getvalue().encode())
+        except OSError as error:
+            raise StoreWriteError(
+                f"predictions cannot be written ({error.strerror})", path=path, errno=error.errno
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready builtins."""
+        return {
+            "classes": self.classes,
+            "n_samples": len(self),
+            "n_failed": len(self.failures),
+            "failures_by_reason": self.failures_by_reason,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+            "predictions": list(self.iter_records()),
+        }
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise a UsageError unless `path` ends in ``.csv`` or ``.jsonl``: better before the work than after it."""
+    if not os.fspath(path).lower().endswith(FORMATS):
+        raise UsageError(f"predictions are written as .csv or .jsonl, not as {os.fspath(path)!r}")
+
+
+def predict(
+    bundle: Bundle | str | os.PathLike[str],
+    source: str | os.PathLike[str] | Manifest | Sequence[Any],
+    *,
+    source_options: SourceOptions = SourceOptions(),
+    engine: EngineOptions = EngineOptions(),
+    allow_code: str | None = None,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Classify images with a saved head, their features made as those were that it was fitted on.
+
+    Parameters
+    ----------
+    bundle : Bundle or path
+        What `featx fit` wrote.
+    source : path, Manifest, or sequence
+        A folder, a table or an image; a feature file (``.h5``: no torch is loaded then); or paths, PIL images and
+        uint8 arrays (height, width[, channels]).
+    source_options : SourceOptions
+        How a folder or table is read.
+    engine : EngineOptions
+        Batch size, workers, device.
+    allow_code : str, optional
+        The ``package.module:function`` that may be imported, where the bundle's network is the user's own code.
+    progress : callable, optional
+        See `Progress`.
+
+    Returns
+    -------
+    Predictions
+        One for each sample of the source. Images are read in batches; only the results are held in memory.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be loaded.
+    ManifestError, UsageError
+        If the source cannot be read.
+    SpecMismatchError
+        If a feature file was made in another way than the bundle's features.
+    WeightsError
+        If the network's weights cannot be had.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if isinstance(source, (str, os.PathLike)) and _is_feature_file(source):
+        if source_options != SourceOptions():
+            raise UsageError("options on how a folder or table is read have no meaning for a feature file")
+        return _predict_file(loaded, source, progress)
+    manifest = _read_manifest(source, source_options)
+    from featx.vision.backbones import restore_backbone
+    from featx.vision.embed import Embedder
+
+    embedder = Embedder(restore_backbone(loaded.spec, loaded.weights, allow_code=allow_code), device=engine.device)
+    batches = iter_batches(manifest, range(len(manifest)), embedder, engine)
+    return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
+
+
+def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progress | None) -> Predictions:
+    with FeatureFile.open(path) as file:
+        if file.fingerprint != bundle.spec.fingerprint:
+            raise SpecMismatchError(
+                file.spec.differences(bundle.spec),
+                path=os.fspath(path),
+                hint="the bundle needs features made in its own way: give it the images instead of this file",
+            )
+        ledger = file.ledger()
+        batches = _iter_blocks(file, ledger.entries(), ledger.row)
+        return _predict(bundle, batches, ledger.label, ledger.group, file.group_source, progress)
+
+
+def _iter_blocks(file: FeatureFile, entries: list[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
+    for start in range(0, len(entries), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        yield FeatureBatch(entries[start : start + _BLOCK], file.features(block[block >= 0]))
+
+
+def _predict(
+    bundle: Bundle,
+    batches: Iterator[FeatureBatch],
+    labels: list[str],
+    groups: list[str],
+    group_source: str,
+    progress: Progress | None,
+) -> Predictions:
+    n_samples = len(labels)
+    entries: list[LedgerEntry] = []
+    predicted = np.full(n_samples, "", dtype=object)
+    probabilities = np.full((n_samples, len(bundle.classes)), np.nan)
+    for batch in batches:
+        good = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
+        entries += batch.entries
+        if len(good):
+            X = np.asarray(batch.features, dtype=np.float32)
+            predicted[good] = bundle.predict(X)
+            probabilities[good] = bundle.predict_proba(X)
+        if progress is not None:
+            progress(len(entries), n_samples)
+    return Predictions(
+        classes=bundle.classes,
+        keys=[entry.key for entry in entries],
+        status=[entry.status for entry in entries],
+        reasons=[entry.reason if entry.status == FAILED else "" for entry in entries],
+        labels=labels,
+        predicted=[str(name) for name in predicted],
+        probabilities=probabilities,
+        evaluation=_evaluate(bundle, entries, labels, groups, group_source, predicted, probabilities),
+    )
+
+
+def _evaluate(
+    bundle: Bundle,
+    entries: list[LedgerEntry],
+    labels: list[str],
+    groups: list[str],
+    group_source: str,
+    predicted: NDArray[np.object_],
+    probabilities: NDArray[np.float64],
+) -> Evaluation | None:
+    known = [place for place, entry in enumerate(entries) if entry.status == OK and labels[place]]
+    if not known:
+        return None
+    ids = resolve_groups([groups[place] for place in known], [entries[place].sha256 for place in known], group_source)
+    positive = bundle.facts.get("positive")
+    return evaluate_fixed(
+        [labels[place] for place in known],
+        predicted[known],
+        probabilities[known],
+        bundle.classes,
+        groups=ids.ids,
+        positive=positive if positive in bundle.classes else None,
+    )
+
+
+def _read_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], options: SourceOptions) -> Manifest:
+    if isinstance(source, Manifest):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return sources.read_source(source, options)
+    return sources.manifest_of(source)
+
+
+def _is_feature_file(path: str | os.PathLike[str]) -> bool:
+    if os.fspath(path).lower().endswith(_HDF5_NAMES):
+        return True
+    if not Path(path).is_file():
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_HDF5_START)) == _HDF5_START
+    except OSError:  # the reader of sources says what is wrong with it
+        return False
