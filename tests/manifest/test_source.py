@@ -5,12 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from featx.errors import ImageDecodeError, ManifestError, UsageError
-from featx.manifest.source import SourceOptions, count_by, manifest_of, read_bytes, read_source, sample_sha256, stat
+from featx.manifest.source import (
+    SourceOptions,
+    _limited,
+    count_by,
+    manifest_of,
+    read_bytes,
+    read_source,
+    sample_sha256,
+    stat,
+)
 
 SHARED = Path(__file__).parents[2] / "../shared"
 
@@ -66,6 +75,7 @@ def test_a_group_pattern_takes_the_place_of_a_column_which_stays_as_meta(tmp_pat
 # ---- limit and counts
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6),
     limit=st.integers(1, 200),
@@ -73,8 +83,6 @@ def test_a_group_pattern_takes_the_place_of_a_column_which_stays_as_meta(tmp_pat
 def test_limit_keeps_that_many_spread_over_all_classes_in_order(sizes, limit):
     labels = [f"c{i}" for i, n in enumerate(sizes) for _ in range(n)]
     whole = manifest_of([f"{i:04d}.jpg" for i in range(len(labels))], labels=labels)
-    from featx.manifest.source import _limited
-
     kept = _limited(whole, limit)
     assert len(kept) == min(limit, len(whole))
     assert kept.keys == sorted(set(kept.keys))

@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featx.errors import ImageDecodeError, ManifestError, UsageError
@@ -116,6 +116,7 @@ def test_a_header_of_one_column_and_blank_lines_are_fine(read):
 FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=10)
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.tuples(FIELDS, FIELDS), min_size=1, max_size=8),
     separator=st.sampled_from(",;\t"),
