@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import stat as stat_module
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,18 +220,27 @@ def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) 
     Raises
     ------
     ImageDecodeError
-        As `read_bytes`.
+        As `read_bytes`; ``"corrupt"`` for a PIL image that cannot be loaded.
     """
     if manifest.paths[position]:
         return hashlib.sha256(read_bytes(manifest, position) if data is None else data).hexdigest()
     item = manifest.arrays[position] if manifest.arrays is not None else None
     if isinstance(item, Image.Image):
-        palette = item.getpalette("RGBA") if item.mode in ("P", "PA") else None
-        orientation = item.getexif().get(ExifTags.Base.Orientation)
-        about = (item.mode, item.size, palette, item.info.get("transparency"), orientation)
-        return hashlib.sha256(f"{about}".encode() + item.tobytes()).hexdigest()
+        try:
+            return _image_sha256(item)
+        except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error) as error:
+            # a lazily opened file that turns out damaged
+            raise ImageDecodeError("corrupt", str(error), key=manifest.keys[position]) from error
     array = np.ascontiguousarray(item)
     return hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode() + array.tobytes()).hexdigest()
+
+
+def _image_sha256(image: Image.Image) -> str:
+    pixels = image.tobytes()
+    palette = image.getpalette("RGBA") if image.mode in ("P", "PA") else None
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    about = (image.mode, image.size, palette, image.info.get("transparency"), orientation)
+    return hashlib.sha256(f"{about}".encode() + pixels).hexdigest()
 
 
 def count_by(manifest: Manifest) -> dict[str, dict[str, int]]:

@@ -1,6 +1,7 @@
 """Groups, limit, counts, single files, and what Python holds."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,14 @@ def test_the_sha256_of_a_pil_image_tells_apart_all_that_changes_its_colours():
     hashes = [sample_sha256(manifest_of([item]), 0) for item in (image, image.copy(), recoloured, transparent, turned)]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 4
+
+
+def test_a_pil_image_of_a_damaged_file_is_a_failed_row_and_not_a_crash():
+    buffer = io.BytesIO()
+    Image.fromarray(pixels()).save(buffer, "PNG")
+    with Image.open(io.BytesIO(buffer.getvalue()[:60])) as image, pytest.raises(ImageDecodeError) as caught:
+        sample_sha256(manifest_of([image]), 0)
+    assert (caught.value.reason, caught.value.key) == ("corrupt", "000000")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data")
