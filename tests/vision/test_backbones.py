@@ -13,7 +13,7 @@ import torchvision
 
 from featx.errors import InputError, UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import registry, tensors
+from featx.vision import mini, registry, tensors
 from featx.vision.backbones import list_backbones, list_nodes, load_backbone, restore_backbone
 from featx.vision.embed import Embedder
 
@@ -305,6 +305,19 @@ def test_weights_with_and_without_auxiliary_heads_give_the_features_of_torchvisi
     assert np.abs(features - expected).max() <= 1e-4 * expected.std()
     without = load_backbone(request(name, str(tmp_path / "without.pth")))
     assert tensors.tensors_sha256(without.network) == tensors.tensors_sha256(loaded.network)
+
+
+def test_featx_mini_is_inside_the_package_and_needs_no_download():
+    backbone = load_backbone(request("featx-mini", "DEFAULT"))
+    spec = backbone.spec
+    assert (spec.weights, spec.feature_shape, spec.preprocess.crop) == ("featx-mini", (480,), (128, 128))
+    assert spec.weights_sha256 == hashlib.sha256(mini.WEIGHTS_FILE.read_bytes()).hexdigest()
+    assert backbone.weights_blob is None
+    expected = mini.load_featx_mini_weights(mini.featx_mini())
+    assert tensors.tensors_sha256(backbone.network) == tensors.tensors_sha256(expected)
+    assert restore_backbone(spec).spec == spec
+    with pytest.raises(UnknownNameError, match="DEFAULT"):
+        load_backbone(request("featx-mini", "IMAGENET1K_V1"))
 
 
 # Node, pooling, scores in the spec.
