@@ -29,6 +29,7 @@ from featx.errors import (
     UsageError,
     WeightsError,
 )
+from featx.version import __version__
 
 if TYPE_CHECKING:
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
@@ -82,7 +83,6 @@ __all__ = [
     "predict",
 ]
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),

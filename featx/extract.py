@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx import __version__
 from featx.errors import ImageDecodeError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
@@ -22,6 +21,7 @@ from featx.store import parts
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, REASONS, LedgerEntry
 from featx.store.run import ExtractionRun
+from featx.version import __version__
 from featx.vision.engine import EngineOptions, iter_batches
 
 if TYPE_CHECKING:

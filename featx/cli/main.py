@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
-from featx import __version__
 from featx.cli import output
 from featx.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, FeatxError
+from featx.version import __version__
 
 # A table instead of imports: `featx --help` must not pay for torch or scikit-learn.
 COMMANDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +52,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Unpack as ``X, y, groups, keys = load_features(...)``, ready for scikit-learn.
+
+        A sample without a group is a group of its own there, named by its key: scikit-learn would take all of them
+        for one group.
+        """
+        yield from (self.X, self.y, np.where(self.groups == "", self.keys, self.groups), self.keys)
+
     def take(self, rows: NDArray[Any]) -> Features:
         """Return some of the rows, by position or mask."""
         columns = ("X", "y", "groups", "keys", "splits", "folds", "sha256")
@@ -70,7 +79,7 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False) 
     Returns
     -------
     Features
-        With attributes ``X``, ``y``, ``groups``, ``keys`` ...
+        With attributes ``X``, ``y``, ``groups``, ``keys`` ...; unpacks into these four.
 
     Raises
     ------
