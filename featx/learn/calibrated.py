@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import PredefinedSplit
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import Tags, assert_all_finite, get_tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 
 class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,12 +41,20 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> SigmoidCalibrated:
         """Fit the classifier and its sigmoids on features (n_samples, n_features) and labels (n_samples,)."""
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y)
+        check_classification_targets(y)
         cv = self.folds if np.ndim(self.folds) == 0 else PredefinedSplit(self.folds)
         model = CalibratedClassifierCV(self.estimator, method="sigmoid", cv=cv, ensemble=False).fit(X, y)
         (self.calibrated_,) = model.calibrated_classifiers_
         self.classes_ = model.classes_
         self.n_features_in_ = model.n_features_in_
         return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
+        return tags
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the classifier's own decision (n,) for features (n, n_features)."""
