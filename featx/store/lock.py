@@ -49,7 +49,7 @@ class WriterLock:
             except BlockingIOError:
                 os.close(fd)
                 return None
-            except OSError:
+            except BaseException:
                 os.close(fd)
                 raise
             os.close(fd)  # the owner before us removed the file between our open and our lock: once more

@@ -19,6 +19,7 @@ from featx.store import disk
 from featx.store.columns import SEAL, write_numbers, write_strings
 from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
 from featx.store.ledger import Ledger, write_ledger
+from featx.store.signals import HeldSignals
 from featx.store.stored import Rows
 
 CHUNK_BYTES = 256 * 1024
@@ -92,12 +93,19 @@ def write_feature_file(path: Path, contents: Contents, read: Callable[[int, int]
 
 
 def _write(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> dict[str, str]:
+    signals = HeldSignals()
     with contextlib.closing(disk.OutputFile(path)) as target:
+
+        def checked_read(start: int, stop: int) -> Rows:
+            target.check()
+            signals.check()
+            return read(start, stop)
+
         try:
-            with h5py.File(target, "w") as h5:
+            with signals, h5py.File(target, "w") as h5:
                 _write_attributes(h5, contents)
                 _write_columns(h5, contents)
-                digests = _write_rows(h5, contents, read, target)
+                digests = _write_rows(h5, contents, checked_read)
         finally:
             target.check()  # what the file system said explains whatever HDF5 says after it
         target.sync()
@@ -141,9 +149,7 @@ def _write_columns(h5: h5py.File, contents: Contents) -> None:
         write_numbers(h5, "weights", np.frombuffer(contents.weights, np.uint8))
 
 
-def _write_rows(
-    h5: h5py.File, contents: Contents, read: Callable[[int, int], Rows], target: disk.OutputFile
-) -> dict[str, str]:
+def _write_rows(h5: h5py.File, contents: Contents, read: Callable[[int, int], Rows]) -> dict[str, str]:
     n_rows = int(np.count_nonzero(contents.ledger.row >= 0))
     spec = contents.spec
     datasets = {"features": _create(h5, "features", (n_rows, spec.n_features), spec.storage)}
@@ -154,7 +160,6 @@ def _write_rows(
         for name, values in zip(datasets, read(start, stop), strict=False):
             datasets[name][start:stop] = values
             hashes[name].update(np.ascontiguousarray(values).data)
-        target.check()
     digests = {name: digest.hexdigest() for name, digest in hashes.items()}
     for name, digest in digests.items():
         datasets[name].attrs[SEAL] = digest

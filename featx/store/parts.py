@@ -138,12 +138,14 @@ class Parts:
 
     def release(self, *, discard: bool) -> None:
         """Release the lock; the folder goes too if it is to be discarded, or holds no journal."""
-        with contextlib.suppress(OSError):  # a disk that refuses: what is left over harms nobody
-            if discard or not self.shards.has_journal:
-                self.clear()
-                disk.unlink(self._lock.path)
-                disk.remove_folder(self.shards.path)  # refused where the next owner has made its lock by now
-        self._lock.release()
+        try:
+            with contextlib.suppress(OSError):  # a disk that refuses: what is left over harms nobody
+                if discard or not self.shards.has_journal:
+                    self.clear()
+                    disk.unlink(self._lock.path)
+                    disk.remove_folder(self.shards.path)  # refused where the next owner has made its lock by now
+        finally:
+            self._lock.release()
 
 
 def pending(path: str | os.PathLike[str]) -> PendingRun | None:

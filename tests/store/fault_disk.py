@@ -1,6 +1,7 @@
 """A record of what the store does to the file system, and the states that a crash could leave of it."""
 
 import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ OPERATIONS = (
 
 
 class Recorder:
-    """Wraps the functions of `featx.store.disk`: notes every call, and refuses from the n-th on.
+    """Wraps the functions of `featx.store.disk`: notes every call; refuses the n-th, or all from there on.
 
     Attributes
     ----------
@@ -20,12 +21,13 @@ class Recorder:
         ``(name, arguments)`` with paths relative to `root` and files by the number of their opening.
     """
 
-    def __init__(self, monkeypatch, root, *, refuse_at=None, error=None):
+    def __init__(self, monkeypatch, root, *, refuse_at=None, error=None, once=False):
         self.root = Path(root)
         self.calls = []
         self.refused = []
         self._refuse_at = refuse_at
         self._error = error
+        self._once = once
         self._files = {}
         for name in OPERATIONS:
             monkeypatch.setattr(disk, name, self._wrapped(name, getattr(disk, name)))
@@ -35,9 +37,13 @@ class Recorder:
 
     def _wrapped(self, name, function):
         def call(*args, **options):
-            if self._refuse_at is not None and len(self.calls) >= self._refuse_at:
+            is_due = self._refuse_at is not None and len(self.calls) >= self._refuse_at
+            if is_due and not (self._once and self.refused):
                 self.refused.append(name)
-                raise self._error
+                if isinstance(self._error, signal.Signals):
+                    signal.raise_signal(self._error)
+                else:
+                    raise self._error
             result = function(*args, **options) if name != "sync_folder" else None
             if name == "open_file":
                 self._files[result] = len(self.calls)

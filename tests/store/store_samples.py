@@ -87,10 +87,13 @@ def batches_of(run, samples, version=0, of=SPEC):
         yield batch([samples.keys[i] for i in work[start : start + run.batch_size]], version, of)
 
 
-def extract(path, samples, version=0, of=SPEC, after_batch=lambda run: None, **options):
+def extract(
+    path, samples, version=0, of=SPEC, before_batch=lambda batch: None, after_batch=lambda run: None, **options
+):
     """The loop of an extraction; shards are closed as the store decides."""
     with open_run(path, samples, of, **options) as run:
         for done in batches_of(run, samples, version, of):
+            before_batch(done)
             run.append(done)
             after_batch(run)
         return run.finish()

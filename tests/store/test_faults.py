@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 import store_samples as samples
 from fault_disk import FileSystem, Recorder, crash_states
 
-from featx.errors import StoreError, StoreWriteError
+from featx.errors import StoreWriteError
 from featx.store import disk, open_shard
 from featx.store.file import FeatureFile
 from featx.store.parts import pending
@@ -102,49 +103,46 @@ def test_every_crash_point_resumes_to_the_identical_file_and_loses_no_acknowledg
     assert n_states > 30
 
 
-def refusals(tmp_path, monkeypatch, before, *, step):
-    """Run once, then with every operation refused from the n-th on; yield the folder and what the run raised.
-
-    Of the many writes that HDF5 makes while the file is merged, every `step`-th is a place to begin.
-    """
-    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    n_writes, calls = 0, [None]
-    for refuse_at in range(10_000):
-        if refuse_at >= len(calls):
-            return
-        if refuse_at and calls[refuse_at][0] == "write":
-            n_writes += 1
-            if calls[refuse_at - 1][0] == "write" and n_writes % step:
-                continue
-        root = tmp_path / str(refuse_at)
-        root.mkdir()
-        before(root)
-        raised = None
-        with monkeypatch.context() as patch:
-            recorder = Recorder(patch, root, refuse_at=refuse_at if calls[0] else None, error=error)
-            try:
-                samples.extract(root / "x.h5", MANIFEST)
-            except StoreError as caught:
-                raised = caught
-        if calls[0] is None:
-            calls = [("first", ()), *recorder.calls]
-        yield root, raised
-        shutil.rmtree(root)
+def operations(tmp_path, monkeypatch, before, *, step):
+    """Run once; return the numbers of its operations, of the many writes of HDF5 every `step`-th only."""
+    root = tmp_path / "clean"
+    root.mkdir()
+    before(root)
+    with monkeypatch.context() as patch:
+        recorder = Recorder(patch, root)
+        samples.extract(root / "x.h5", MANIFEST)
+    names = ["", *(name for name, _ in recorder.calls)]
+    merging = [at for at, pair in enumerate(itertools.pairwise(names)) if pair == ("write", "write")]
+    return [at for at in range(len(recorder.calls)) if at not in merging or not at % step], root / "x.h5"
 
 
-@pytest.mark.parametrize("before", [nothing, an_older_file])
-@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("before", "step"),
+    [
+        (nothing, 60),
+        pytest.param(nothing, 1, marks=pytest.mark.slow),
+        pytest.param(an_older_file, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_at_every_operation_is_a_store_write_error_and_the_run_resumes(
     tmp_path, monkeypatch, no_sync, before, step
 ):
-    samples.extract(tmp_path / "whole.h5", MANIFEST)
-    whole = (tmp_path / "whole.h5").read_bytes()
-    raised, exact = [], 0
-    for root, error in refusals(tmp_path, monkeypatch, before, step=step):
+    places, whole = operations(tmp_path, monkeypatch, before, step=step)
+    n_raised = n_exact = 0
+    for at in places:
+        root = tmp_path / str(at)
+        root.mkdir()
+        before(root)
         path = root / "x.h5"
+        error = None
+        with monkeypatch.context() as patch:
+            Recorder(patch, root, refuse_at=at, error=OSError(errno.ENOSPC, "No space left on device"))
+            try:
+                samples.extract(path, MANIFEST)
+            except StoreWriteError as caught:
+                error = caught
         if error is not None:
-            raised.append(error)
-            assert isinstance(error, StoreWriteError)
+            n_raised += 1
             assert error.errno == errno.ENOSPC
             assert "No space left on device" in str(error)
             n_old = FeatureFile.open(path).n_samples if path.exists() else 0
@@ -155,12 +153,32 @@ def test_a_full_disk_at_every_operation_is_a_store_write_error_and_the_run_resum
             if "is kept" in str(error):
                 said = int(re.search(r"outcome of (\d+) of 18 samples is kept; the same command again", str(error))[1])
                 assert n_kept - 8 <= said <= n_kept  # a line whose sync was refused may be there all the same
-                exact += said == n_kept
+                n_exact += said == n_kept
         samples.extract(path, MANIFEST)  # where nothing was raised, the housekeeping at the end was refused
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == whole.read_bytes()
         assert_no_litter(root)
-    assert len(raised) > 20
-    assert exact > 15
+        shutil.rmtree(root)
+    assert n_raised > 20
+    assert n_exact > 12
+
+
+def test_ctrl_c_in_every_operation_keeps_the_open_shard_and_the_run_resumes(tmp_path, monkeypatch, no_sync):
+    places, whole = operations(tmp_path, monkeypatch, nothing, step=60)
+    for at in places:
+        root = tmp_path / str(at)
+        root.mkdir()
+        path = root / "x.h5"
+        appended = []
+        with monkeypatch.context() as patch:
+            Recorder(patch, root, refuse_at=at, error=signal.SIGINT, once=True)
+            with pytest.raises(KeyboardInterrupt):
+                samples.extract(path, MANIFEST, before_batch=appended.append)
+        with samples.open_run(path, MANIFEST) as run:
+            assert set(run.known) >= {entry.key for batch in appended for entry in batch.entries}
+        samples.extract(path, MANIFEST)
+        assert path.read_bytes() == whole.read_bytes()
+        assert_no_litter(root)
+        shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
