@@ -1,0 +1,230 @@
+"""``featx fit`` and ``featx predict`` as a person or a program calls them."""
+
+import csv
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = ["--backbone", "squeezenet1_1", "--weights", "random"]
+QUICK = ["--scaling", "raw", "--C-grid", "1e-3:1e1:3", "--cv", "3", "--inner-cv", "2", "--n-jobs", "1"]
+
+
+@pytest.fixture
+def features(featx, photos, tmp_path):
+    """A feature file of the sixteen pictures, grouped by their names."""
+    target = tmp_path / "photos.h5"
+    assert featx("extract", photos, "-o", target, *TINY, "--group-regex", r"(p\d)_").code == 0
+    return target
+
+
+def test_fit_saves_a_bundle_and_prints_scores_with_intervals(featx, features, tmp_path):
+    bundle = tmp_path / "photos.featx"
+    outcome = featx("fit", features, "-o", bundle, *QUICK, "--by-group")
+    assert outcome.code == 0, outcome.err
+    for words in ("balanced_accuracy", "95 % interval", "Nadeau-Bengio", "guessing", "confusion", "sensitivity",
+                  "chosen in each fold", "by group", "next: featx predict"):  # fmt: skip
+        assert words in outcome.out
+    assert max(map(len, outcome.out.splitlines()[3:])) <= 100 + len(str(bundle))
+    assert bundle.exists()
+
+
+def test_fit_json_has_the_documented_keys_and_nothing_else_is_on_stdout(featx, features, tmp_path):
+    report = featx("fit", features, *QUICK, "--head", "logreg", "--head", "svm", "--json").json
+    names = {"balanced_accuracy", "accuracy", "f1_macro", "roc_auc", "neg_log_loss"}
+    assert set(report["scores"]) == set(report["cv_scores"]) == names
+    for score in report["scores"].values():
+        assert set(score) == {"mean", "low", "high", "folds", "method"}
+    assert set(report["heads"]) == {"logreg", "svm"}
+    assert report["head"] in report["heads"]
+    assert report["groups"] == {"n": 8, "source": r"regex (p\d)_"}
+    assert report["classes"] == ["moss", "rust"]
+    assert report["n_samples"] == 16
+    assert report["seconds"] > 0
+    assert {"chosen", "baseline", "confusion"} <= set(report)
+
+
+def test_without_groups_a_loud_line_says_so(featx, photos, tmp_path):
+    featx("extract", photos, "-o", tmp_path / "x.h5", *TINY)
+    outcome = featx("fit", tmp_path / "x.h5", *QUICK)
+    assert "warning: No groups were given" in outcome.err
+    assert featx("fit", tmp_path / "x.h5", *QUICK, "--json").json["groups"] is None
+
+
+def test_oof_has_every_sample_once_with_its_group_and_fold(featx, features, tmp_path):
+    target = tmp_path / "oof.csv"
+    featx("fit", features, *QUICK, "--oof", target)
+    rows = list(csv.DictReader(target.open()))
+    assert list(rows[0]) == ["key", "group", "fold", "true", "predicted", "p_moss", "p_rust"]
+    assert len({row["key"] for row in rows}) == len(rows) == 16
+    fold_of_group = {}
+    for row in rows:
+        assert fold_of_group.setdefault(row["group"], row["fold"]) == row["fold"]
+        assert float(row["p_moss"]) + float(row["p_rust"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--head", "logrge"], 2, "logreg"),
+        (["--scoring", "acuracy"], 2, "accuracy"),
+        (["--positive", "mos"], 2, "moss"),
+        (["--C-grid", "1:0:3"], 2, "LO <= HI"),
+        (["--cv", "1"], 2, "--cv"),
+        (["--cv", "9"], 4, "--cv"),
+        (["--min-per-class", "9"], 4, "--min-per-class"),
+        (["--scaling", "minmax"], 2, "standardise"),
+    ],
+)
+def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, features, tmp_path, arguments, code, words):
+    outcome = featx("fit", features, "-o", tmp_path / "x.featx", *arguments)
+    assert outcome.code == code, outcome.err
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "x.featx").exists()
+
+
+def test_one_class_only_is_fits_error_not_extracts(featx, tmp_path, write_photo):
+    for i in range(6):
+        write_photo(tmp_path / "one" / "moss" / f"{i}.png", (60, 140, 60), i)
+    assert featx("extract", tmp_path / "one", "-o", tmp_path / "one.h5", *TINY).code == 0
+    outcome = featx("fit", tmp_path / "one.h5")
+    assert outcome.code == 4
+    assert "class" in outcome.err
+
+
+def test_fit_wants_allow_missing_for_a_file_with_failures(featx, photos, tmp_path):
+    (photos / "moss" / "broken.png").write_bytes(b"broken")
+    assert featx("extract", photos, "-o", tmp_path / "x.h5", *TINY).code == 8
+    outcome = featx("fit", tmp_path / "x.h5", *QUICK)
+    assert outcome.code == 5
+    assert "--allow-missing" in outcome.err
+    assert "moss/broken.png" in outcome.err
+    assert featx("fit", tmp_path / "x.h5", *QUICK, "--allow-missing").code == 0
+
+
+def test_fit_of_an_unfinished_or_missing_file_is_a_store_error(featx, tmp_path):
+    assert featx("fit", tmp_path / "nowhere.h5").code == 5
+
+
+@pytest.fixture
+def bundle(featx, features, tmp_path):
+    target = tmp_path / "photos.featx"
+    assert featx("fit", features, "-o", target, *QUICK).code == 0
+    return target
+
+
+def test_predict_keeps_unreadable_images_with_their_status_and_exits_8(featx, bundle, tmp_path, write_photo):
+    new = tmp_path / "new"
+    write_photo(new / "a.png", (60, 140, 60), 50)
+    (new / "b.jpg").write_text("no image")
+    outcome = featx("predict", bundle, new, "-o", tmp_path / "p.csv")
+    assert outcome.code == 8
+    rows = list(csv.reader((tmp_path / "p.csv").open()))
+    assert rows[0] == ["key", "status", "predicted", "p_moss", "p_rust"]
+    assert rows[1][:3] == ["a.png", "ok", "moss"]
+    assert rows[2] == ["b.jpg", "failed", "", "", ""]
+    assert "b.jpg" in outcome.out
+    lines = featx("predict", bundle, new, "-o", tmp_path / "p.jsonl")
+    assert lines.code == 8
+    assert [json.loads(line)["status"] for line in (tmp_path / "p.jsonl").open()] == ["ok", "failed"]
+
+
+def test_predict_on_a_feature_file_equals_predict_on_its_images(featx, bundle, features, photos):
+    images = list(csv.reader(featx("predict", bundle, photos).out.splitlines()))
+    rows = list(csv.reader(featx("predict", bundle, features).out.splitlines()))
+    assert [row[:3] for row in images] == [row[:3] for row in rows]
+    assert np.allclose([[float(p) for p in row[3:]] for row in images[1:]],
+                       [[float(p) for p in row[3:]] for row in rows[1:]], atol=1e-5)  # fmt: skip
+
+
+def test_predict_prints_scores_where_labels_are_known(featx, bundle, photos, tmp_path):
+    outcome = featx("predict", bundle, photos, "-o", tmp_path / "p.csv")
+    assert "whose label is known" in outcome.out
+    report = featx("predict", bundle, photos, "--json").json
+    assert report["evaluation"]["n_samples"] == 16
+
+
+def test_predict_refuses_a_feature_file_of_another_spec(featx, bundle, photos, tmp_path):
+    featx("extract", photos, "-o", tmp_path / "max.h5", *TINY, "--pooling", "max")
+    outcome = featx("predict", bundle, tmp_path / "max.h5")
+    assert outcome.code == 5
+    assert "pooling" in outcome.err
+
+
+def test_predict_refuses_what_is_no_bundle(featx, tmp_path, photos):
+    for name, content in (("pickle", pickle.dumps({"a": 1})), ("text", b"hello"), ("empty", b"")):
+        path = tmp_path / f"{name}.featx"
+        path.write_bytes(content)
+        outcome = featx("predict", path, photos)
+        assert outcome.code == 6, name
+        assert "Traceback" not in outcome.err
+    with zipfile.ZipFile(tmp_path / "other.featx", "w") as archive:
+        archive.writestr("readme", "x")
+    assert featx("predict", tmp_path / "other.featx", photos).code == 6
+    assert featx("predict", tmp_path / "nowhere.featx", photos).code == 6
+
+
+def test_info_of_a_bundle_shows_its_facts(featx, bundle):
+    assert "squeezenet1_1" in featx("info", bundle).out
+    facts = featx("info", bundle, "--json").json
+    assert facts["classes"] == ["moss", "rust"]
+    assert facts["head"] == "logreg"
+
+
+OWN_NETWORK = """
+import torch
+from torch import nn
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 8, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+"""
+
+
+def test_a_bundles_own_code_runs_only_when_named_or_trusted(featx, photos, tmp_path, monkeypatch):
+    (tmp_path / "own_network_of_mine.py").write_text(OWN_NETWORK)
+    monkeypatch.chdir(tmp_path)
+    own = "own_network_of_mine:network"
+    assert featx("extract", photos, "-o", "own.h5", "--backbone", own).code == 0
+    assert featx("fit", "own.h5", "-o", "own.featx", *QUICK).code == 0
+    refused = featx("predict", "own.featx", photos)
+    assert refused.code == 2
+    assert "--trust" in refused.err
+    named = featx("predict", "own.featx", photos, "--backbone", own)
+    assert named.code == 0
+    assert featx("predict", "own.featx", photos, "--trust").out == named.out
+    assert featx("predict", "own.featx", photos, "--backbone", "other:network").code == 2
+    again = featx("predict", "own.featx", "own.h5")
+    assert [row.split(",")[2] for row in again.out.splitlines()] == [
+        row.split(",")[2] for row in named.out.splitlines()
+    ]
+
+
+def test_the_users_own_weights_travel_in_the_bundle(featx, photos, tmp_path):
+    import torch
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(3)
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "own.pth")
+    featx(
+        "extract", photos, "-o", tmp_path / "own.h5", "--backbone", "squeezenet1_1", "--weights", tmp_path / "own.pth"
+    )
+    featx("fit", tmp_path / "own.h5", "-o", tmp_path / "own.featx", *QUICK)
+    (tmp_path / "own.pth").unlink()
+    with zipfile.ZipFile(tmp_path / "own.featx") as archive:
+        assert sorted(archive.namelist()) == ["bundle.json", "head.skops", "weights.safetensors"]
+    rows = list(csv.reader(featx("predict", tmp_path / "own.featx", photos).out.splitlines()))
+    cached = list(csv.reader(featx("predict", tmp_path / "own.featx", tmp_path / "own.h5").out.splitlines()))
+    assert len(rows) == 17
+    assert np.allclose(np.array(rows[1:])[:, 3:].astype(float), np.array(cached[1:])[:, 3:].astype(float), atol=1e-5)
+
+
+def test_a_csv_to_stdout_is_the_output_alone(featx, bundle, tmp_path):
+    Image.new("RGB", (64, 64), (60, 140, 60)).save(tmp_path / "one.png")
+    outcome = featx("predict", bundle, tmp_path / "one.png")
+    assert outcome.out.splitlines()[0] == "key,status,predicted,p_moss,p_rust"
+    assert len(outcome.out.splitlines()) == 2
