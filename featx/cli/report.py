@@ -26,7 +26,7 @@ def print_fit(result: FitResult) -> None:
     for note in result.notes:
         output.say_warning(note)
     chosen = result.whole.chosen
-    click.echo(result.plan.description)
+    click.echo(click.wrap_text(result.plan.description, 98))
     click.echo(
         f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}"
         f" ({result.options.scoring} {chosen.score:.3f} inside the training part)\n"

@@ -28,7 +28,7 @@ def test_fit_saves_a_bundle_and_prints_scores_with_intervals(featx, features, tm
     for words in ("balanced_accuracy", "95 % interval", "Nadeau-Bengio", "guessing", "confusion", "sensitivity",
                   "chosen in each fold", "by group", "next: featx predict"):  # fmt: skip
         assert words in outcome.out
-    assert max(map(len, outcome.out.splitlines()[3:])) <= 100 + len(str(bundle))
+    assert max(len(line) for line in outcome.out.splitlines() if str(tmp_path) not in line) <= 100
     assert bundle.exists()
 
 
@@ -57,7 +57,7 @@ def test_without_groups_a_loud_line_says_so(featx, photos, tmp_path):
 def test_oof_has_every_sample_once_with_its_group_and_fold(featx, features, tmp_path):
     target = tmp_path / "oof.csv"
     featx("fit", features, *QUICK, "--oof", target)
-    rows = list(csv.DictReader(target.open()))
+    rows = list(csv.DictReader(target.read_text().splitlines()))
     assert list(rows[0]) == ["key", "group", "fold", "true", "predicted", "p_moss", "p_rust"]
     assert len({row["key"] for row in rows}) == len(rows) == 16
     fold_of_group = {}
@@ -123,14 +123,14 @@ def test_predict_keeps_unreadable_images_with_their_status_and_exits_8(featx, bu
     (new / "b.jpg").write_text("no image")
     outcome = featx("predict", bundle, new, "-o", tmp_path / "p.csv")
     assert outcome.code == 8
-    rows = list(csv.reader((tmp_path / "p.csv").open()))
+    rows = list(csv.reader((tmp_path / "p.csv").read_text().splitlines()))
     assert rows[0] == ["key", "status", "predicted", "p_moss", "p_rust"]
     assert rows[1][:3] == ["a.png", "ok", "moss"]
     assert rows[2] == ["b.jpg", "failed", "", "", ""]
     assert "b.jpg" in outcome.out
     lines = featx("predict", bundle, new, "-o", tmp_path / "p.jsonl")
     assert lines.code == 8
-    assert [json.loads(line)["status"] for line in (tmp_path / "p.jsonl").open()] == ["ok", "failed"]
+    assert [json.loads(line)["status"] for line in (tmp_path / "p.jsonl").read_text().splitlines()] == ["ok", "failed"]
 
 
 def test_predict_on_a_feature_file_equals_predict_on_its_images(featx, bundle, features, photos):
