@@ -244,7 +244,7 @@ def _predict(
         good = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
         entries += batch.entries
         if len(good):
-            X = np.asarray(batch.features, dtype=np.float32)
+            X = np.asarray(batch.features, dtype=np.float64)  # as heads are fitted
             predicted[good] = bundle.predict(X)
             probabilities[good] = bundle.predict_proba(X)
         if progress is not None:
@@ -274,7 +274,8 @@ def _evaluate(
     if not known:
         return None
     ids = resolve_groups([groups[place] for place in known], [entries[place].sha256 for place in known], group_source)
-    positive = bundle.facts.get("positive")
+    options = bundle.facts.get("options")
+    positive = options.get("positive") if isinstance(options, dict) else None
     return evaluate_fixed(
         [labels[place] for place in known],
         predicted[known],

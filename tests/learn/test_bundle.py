@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -23,6 +22,7 @@ from sklearn.svm import SVC, LinearSVC
 from featx.errors import BundleError, FeatxError
 from featx.learn import archive
 from featx.learn.bundle import load_bundle, read_facts, save_bundle
+from featx.learn.calibrated import SigmoidCalibrated
 from featx.spec import FeatureSpec, Preprocess
 from featx.store import disk
 
@@ -58,9 +58,8 @@ def fitted(head, scale=None) -> Pipeline:
     return make_pipeline(scale or StandardScaler(), head).fit(*data())
 
 
-def calibrated(head) -> CalibratedClassifierCV:
-    half = np.arange(30)
-    return CalibratedClassifierCV(head, method="sigmoid", cv=[(half, half + 30), (half + 30, half)], ensemble=False)
+def calibrated(head) -> SigmoidCalibrated:
+    return SigmoidCalibrated(head, folds=np.arange(60) // 3 % 2)
 
 
 HEADS = {
