@@ -28,8 +28,8 @@ def print_fit(result: FitResult) -> None:
     chosen = result.whole.chosen
     click.echo(click.wrap_text(result.plan.description, 98))
     click.echo(
-        f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}"
-        f" ({result.options.scoring} {chosen.score:.3f} inside the training part)\n"
+        f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}\n"
+        f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
     print_evaluation(result.whole.evaluation)
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
