@@ -25,7 +25,7 @@ def compare(ours: list[str], theirs: list[str], goal: float, rounds: int) -> str
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds + 1)][1:]  # the first round fills the caches
     mine, other = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(a / b for a, b in times)
-    name = f"featx {ours[1].removeprefix('-').removeprefix('-')}"
+    name = f"featx {ours[1]}"
     return f"| {name} | {mine * 1000:.0f} | {theirs[-1]} | {other * 1000:.0f} | {ratio:.2f} | {goal} |"
 
 
