@@ -11,13 +11,28 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import InputError
+
 STRING = h5py.string_dtype("utf-8")
 SEAL = "sha256"
 """Attribute of a dataset: the sha256 of its contents."""
 
 
+def check_strings(name: str, values: Sequence[str]) -> None:
+    """Refuse what HDF5's strings cannot hold.
+
+    Raises
+    ------
+    InputError
+        If a value holds NUL or a lone surrogate.
+    """
+    if not _is_storable("".join(values)):
+        bad = next(value for value in values if not _is_storable(value))
+        raise InputError(f"{name} {bad!r} holds a NUL character or is not valid Unicode, so it cannot be stored")
+
+
 def write_strings(group: h5py.Group, name: str, values: Sequence[str]) -> str:
-    """Write strings (any Unicode but NUL and lone surrogates) and return their sha256."""
+    """Write strings that pass `check_strings` and return their sha256."""
     dataset = group.create_dataset(name, shape=(len(values),), dtype=STRING, track_times=False)
     dataset[...] = np.array(values, dtype=object)
     return _seal(dataset, hashlib.sha256("\0".join(values).encode()).hexdigest())
@@ -60,6 +75,13 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
     for start, stop in itertools.pairwise(bounds):
         out[start:stop] = dataset[rows[start] : rows[start] + stop - start]
     return out
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _seal(dataset: h5py.Dataset, digest: str) -> str:

@@ -23,6 +23,8 @@ from featx.store.ledger import Ledger, read_ledger
 ATTRIBUTES = ("featx_format", "fingerprint", "group_source", "made_with", "request", "spec")
 ROW_COLUMNS = ("keys", "labels", "groups", "splits", "folds")
 
+_BLOCK_BYTES = 8 * 1024 * 1024
+
 # What h5py, numpy and json raise for bytes that are not what they should be.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
@@ -163,10 +165,31 @@ class FeatureFile:
         with self._reading() as h5:
             return read_numbers(h5, "weights").tobytes() if "weights" in h5 else None
 
-    def row_digest(self, name: str) -> str:
-        """Return the stored sha256 of ``"features"`` or ``"logits"``."""
+    def verify(self) -> dict[str, str]:
+        """Read the ledger and all rows once, in blocks.
+
+        Returns
+        -------
+        dict of str to str
+            The sha256 of ``"features"`` and, where stored, ``"logits"``.
+
+        Raises
+        ------
+        StoreFormatError
+            If anything is not what was written.
+        """
+        self.ledger()
+        digests = {}
         with self._reading() as h5:
-            return str(h5[name].attrs[SEAL])
+            for name in ("features", *(["logits"] if "logits" in h5 else [])):
+                dataset, digest = h5[name], hashlib.sha256()
+                step = max(1, _BLOCK_BYTES // max(1, dataset.shape[1] * dataset.dtype.itemsize))
+                for start in range(0, self.n_rows, step):
+                    digest.update(np.ascontiguousarray(dataset[start : start + step]).data)
+                digests[name] = digest.hexdigest()
+                if dataset.attrs[SEAL] != digests[name]:
+                    raise ValueError(f"the {name} do not match their sha256")
+        return digests
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

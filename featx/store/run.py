@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import (
-    InputError,
     SpecMismatchError,
     StoreError,
     StoreFormatError,
@@ -26,6 +25,7 @@ from featx.errors import (
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store import disk
+from featx.store.columns import check_strings
 from featx.store.file import FeatureFile
 from featx.store.ledger import Ledger
 from featx.store.merge import Contents, write_feature_file
@@ -149,7 +149,7 @@ class ExtractionRun:
         weights : bytes, optional
             The user's own weights, to be kept in the file; None keeps those that are stored.
         replace : bool
-            Throw away rows of another spec, a damaged file, and most of the stored keys, where that is asked for.
+            Throw away rows of another spec, a damaged file, and most of the stored samples, instead of refusing.
 
         Raises
         ------
@@ -348,20 +348,22 @@ class ExtractionRun:
             )
 
     def _open_file(self, *, replace: bool) -> FeatureFile | None:
+        """Open the finished file, if there is one whose rows may be used."""
         if not self.path.exists():
             return None
         try:
-            file = FeatureFile.open(self.path)
-        except StoreFormatError:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(FeatureFile.open(self.path))
+                if file.fingerprint != self._header.spec.fingerprint:
+                    raise _mismatch(self.path, file.spec, self._header.spec)
+                if replace:
+                    file.verify()  # whoever replaces a damaged file wants to be rid of the damage
+                stack.pop_all()
+                return file
+        except (StoreFormatError, SpecMismatchError):
             if replace:
                 return None
             raise
-        if file.fingerprint == self._header.spec.fingerprint:
-            return file
-        file.close()
-        if replace:
-            return None
-        raise _mismatch(self.path, file.spec, self._header.spec)
 
     def _contents(self) -> tuple[Contents, NDArray[np.int64]]:
         """Return the finished file but for its rows, and the places of the rows."""
@@ -424,18 +426,15 @@ def _mismatch(path: Path, old: FeatureSpec | None, new: FeatureSpec) -> SpecMism
 
 def _check_text(manifest: Manifest) -> None:
     """Refuse what HDF5's strings cannot hold."""
-    columns = {"key": manifest.keys, "label": manifest.labels, "group": manifest.groups, "split": manifest.splits}
-    names = {"column name": list(manifest.meta), "fold": manifest.folds, "group source": [manifest.group_source]}
-    for name, column in (columns | names | manifest.meta).items():
-        text = "".join(column)
-        if "\0" in text or not _is_utf8(text):
-            bad = next(value for value in column if "\0" in value or not _is_utf8(value))
-            raise InputError(f"{name} {bad!r} holds a NUL character or is not valid Unicode, so it cannot be stored")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    columns = [
+        ("key", manifest.keys),
+        ("label", manifest.labels),
+        ("group", manifest.groups),
+        ("split", manifest.splits),
+        ("fold", manifest.folds),
+        ("group source", [manifest.group_source]),
+        ("column name", list(manifest.meta)),
+        *manifest.meta.items(),
+    ]
+    for name, column in columns:
+        check_strings(name, column)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import store_samples as samples
@@ -269,6 +270,18 @@ def test_a_damaged_file_is_refused_and_replace_makes_it_anew(path):
         samples.open_run(path, samples.manifest(8))
     samples.extract(path, samples.manifest(8), replace=True)
     assert_rows(path, expected_rows(samples.manifest(8).keys))
+
+
+@pytest.mark.parametrize("dataset", ["features", "ledger/mtime_ns"])
+def test_damage_inside_a_file_is_refused_at_the_latest_when_it_is_read_and_replace_makes_it_anew(path, dataset):
+    manifest = samples.manifest(20)
+    samples.extract(path, manifest)
+    with h5py.File(path, "a") as file:
+        file[dataset][1] += 1
+    with pytest.raises(StoreFormatError, match="--replace"):
+        FeatureFile.open(path).verify()
+    assert samples.extract(path, manifest, replace=True).n_new == 20
+    assert_rows(path, expected_rows(manifest.keys))
 
 
 def test_a_stopped_run_keeps_its_batch_size_and_says_what_is_left(path):
