@@ -168,11 +168,11 @@ def run_demo(
     with watch("extract", "images") as advance:
         extraction = extract(files.scans, files.features, request=FeatureRequest(backbone=BACKBONE), progress=advance)
     tell("extract", extraction)
-    with watch("fit", "fits") as advance:
+    with watch("fit", "searches") as advance:
         fitted = fit(files.features, FIT_OPTIONS, progress=advance)
     save(fitted, files.bundle)
     tell("fit", fitted)
-    with watch("pixels", "fits") as advance:
+    with watch("pixels", "searches") as advance:
         pixels = fit_pixels(files, progress=advance)
     tell("pixels", pixels)
     with watch("predict", "images") as advance:

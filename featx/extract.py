@@ -125,6 +125,7 @@ def extract(
     engine: EngineOptions = EngineOptions(),
     update: UpdateOptions = UpdateOptions(),
     progress: Progress | None = None,
+    on_download: Callable[[str, int, int | None], None] | None = None,
 ) -> ExtractReport:
     """Compute the features of a source's images that a feature file does not hold yet.
 
@@ -146,6 +147,8 @@ def extract(
         What may happen to stored rows.
     progress : callable, optional
         ``progress(done, total)`` in images.
+    on_download : callable, optional
+        ``on_download(file name, bytes received, bytes in total or None)``, while weights are fetched.
 
     Returns
     -------
@@ -170,7 +173,7 @@ def extract(
     if answer is not None:
         spec, made_with = answer
     else:
-        backbone = _load(request)
+        backbone = _load(request, on_download)
         spec, made_with = backbone.spec, _made_with(engine)
         blob = backbone.weights_blob() if backbone.weights_blob is not None else None
     with ExtractionRun.open(
@@ -188,7 +191,9 @@ def extract(
             run.keep(entry)
         device, tally = "", _Tally()
         if work.positions:
-            device, tally = _compute(run, manifest, work.positions, backbone or _load(request), engine, progress)
+            device, tally = _compute(
+                run, manifest, work.positions, backbone or _load(request, on_download), engine, progress
+            )
         outcome = run.finish()
         failures = {e.key: e.reason for e in map(run.known.__getitem__, manifest.keys) if e.status == FAILED}
     return ExtractReport(
@@ -217,10 +222,10 @@ def _as_manifest(source: Any, options: SourceOptions) -> Manifest:
     return sources.manifest_of(source)
 
 
-def _load(request: FeatureRequest) -> Backbone:
+def _load(request: FeatureRequest, on_download: Any) -> Backbone:
     from featx.vision import backbones
 
-    return backbones.load_backbone(request)
+    return backbones.load_backbone(request, progress=on_download)
 
 
 def _plan(manifest: Manifest, known: Any, rehash: bool) -> _Work:

@@ -160,6 +160,7 @@ def predict(
     engine: EngineOptions = EngineOptions(),
     allow_code: str | None = None,
     progress: Progress | None = None,
+    on_download: Callable[[str, int, int | None], None] | None = None,
 ) -> Predictions:
     """Classify images with a saved head, their features made as those were that it was fitted on.
 
@@ -178,6 +179,8 @@ def predict(
         The ``package.module:function`` that may be imported, where the bundle's network is the user's own code.
     progress : callable, optional
         See `Progress`.
+    on_download : callable, optional
+        ``on_download(file name, bytes received, bytes in total or None)``, while weights are fetched.
 
     Returns
     -------
@@ -204,7 +207,8 @@ def predict(
     from featx.vision.backbones import restore_backbone
     from featx.vision.embed import Embedder
 
-    embedder = Embedder(restore_backbone(loaded.spec, loaded.weights, allow_code=allow_code), device=engine.device)
+    backbone = restore_backbone(loaded.spec, loaded.weights, allow_code=allow_code, progress=on_download)
+    embedder = Embedder(backbone, device=engine.device)
     batches = iter_batches(manifest, range(len(manifest)), embedder, engine)
     return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
 

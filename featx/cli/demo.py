@@ -68,8 +68,8 @@ class _Stages:
         self._head(2, f"Features: each image once through a frozen network ({extraction.backbone})", "extract")
         rate = f"{extraction.rate:.0f} images/s, " if extraction.rate else ""
         click.echo(
-            f"   {extraction.rows:,} rows of {extraction.n_features:,} features ({extraction.unchanged:,} were there "
-            f"already), {rate}{output.describe_seconds(extraction.seconds)}"
+            f"   {extraction.rows:,} rows of {extraction.n_features:,} features, "
+            f"{rate or 'unchanged since the last time, '}{output.describe_seconds(extraction.seconds)}"
         )
 
     def _show_fit(self, fitted: FitResult) -> None:

@@ -108,6 +108,7 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
                 engine=engine,
                 update=update,
                 progress=advance,
+                on_download=output.downloads(quiet=quiet),
             )
     except KeyboardInterrupt:
         _say_what_is_kept(target)

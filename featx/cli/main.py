@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -80,6 +81,7 @@ def featx() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit the process with the documented code."""
     signal.signal(signal.SIGTERM, _raise_terminated)
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of a broken image is in the ledger
     try:
         code = featx.main(args=args, prog_name="featx", standalone_mode=False)
         sys.stdout.flush()

@@ -95,6 +95,18 @@ def progress(what: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         yield _Lines(what, unit)
 
 
+def downloads(*, quiet: bool = False) -> Callable[[str, int, int | None], None]:
+    """Return what shows a download of weights: called with file name, bytes received, bytes in total."""
+    lines: dict[str, _Lines] = {}
+
+    def show(name: str, received: int, total: int | None) -> None:
+        if not quiet:
+            line = lines.setdefault(name, _Lines(f"download {name}", "MB"))
+            line(received // 1_000_000, (total or received + 1_000_000) // 1_000_000)
+
+    return show
+
+
 class _Lines:
     """Progress as plain lines: at most one in `PLAIN_SECONDS`."""
 
@@ -124,6 +136,14 @@ def _bar(what: str, unit: str) -> Iterator[Advance]:
             return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what, total=None)
+
+    def advance(done: int, total: int) -> None:
+        bar.start()  # with the first news: messages of what comes before stay whole
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

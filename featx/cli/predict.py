@@ -51,6 +51,7 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
             engine=EngineOptions(**values),
             allow_code=loaded.spec.backbone if trust else backbone,
             progress=advance,
+            on_download=output.downloads(quiet=quiet),
         )
     if target is not None:
         predictions.save(target)
