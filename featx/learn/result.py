@@ -191,7 +191,7 @@ class FitResult:
             notes.append(f"Classes left out as too small: {listed}.")
         if self.by_group is not None and self.by_group.mixed:
             notes.append(
-                f"{len(self.by_group.mixed)} groups have samples of several classes and no score of their own."
+                f"Groups with samples of several classes, left out of the scores by group: {len(self.by_group.mixed)}."
             )
         if self.whole.chosen.edge:
             notes.append(
