@@ -20,7 +20,7 @@ from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
-from featx.learn.splits import Fold, check_classes, drop_small_classes, make_folds
+from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
 from featx.store.file import FeatureFile
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
@@ -76,20 +76,19 @@ def fit_features(
     labelled = features.take(features.y != "")
     study, small_classes = _arrange(labelled, options)
     plan = study.plan
-    final_rows = np.union1d(plan.choose, plan.validate)
-    check_positive(options.positive, np.unique(study.data.y[final_rows]).tolist())
+    check_positive(options.positive, study.classes(plan.train))
     if options.by_group and not study.groups.given:
         raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
 
     folds = study.outer_folds()
-    jobs = [*(study.outer_job(fold) for fold in folds), study.final_job(final_rows)]
+    jobs = [*(study.outer_job(fold) for fold in folds), study.final_job()]
     X, y, space = study.data.X.astype(np.float64), study.data.y, options.space
     start = time.perf_counter()
     outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
     final = outcomes[-1].best
     estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
     n_refits = len(jobs) * len(space.heads)
-    if len(plan.fit) > len(final_rows):
+    if len(plan.fit) > len(plan.train):
         saved, failures = refit(X, y, study.refit_job(plan.fit, "all"), final.choice, space)
         estimator, unconverged, n_refits = saved.estimator, unconverged + failures, n_refits + 1
     seconds = time.perf_counter() - start
@@ -104,7 +103,7 @@ def fit_features(
         groups=study.groups,
         by_group=study.account_by_group(folds, best) if options.by_group else None,
         out_of_fold=study.out_of_fold(folds, best),
-        out_of_fold_classes=study.classes(final_rows),
+        out_of_fold_classes=study.classes(plan.train),
         unconverged=unconverged,
         n_fits=n_refits + space.n_candidates * sum(len(job.inner) for job in jobs),
         unlabelled=len(features) - len(labelled),
@@ -122,11 +121,10 @@ def _arrange(labelled: Features, options: FitOptions) -> tuple[_Study, dict[str,
     study = _Study.of(labelled, options)
     if options.min_per_class is None:
         return study, {}
-    choose = study.plan.choose
-    _, small = drop_small_classes(labelled.y[choose], options.min_per_class, study.ids(choose))
-    gone = np.isin(labelled.y, list(small))
+    rows = study.plan.train
+    small = find_small_classes(labelled.y[rows], options.min_per_class, study.ids(rows))
     left_out = {name: int(np.sum(labelled.y == name)) for name in small}
-    return (_Study.of(labelled.take(~gone), options) if small else study), left_out
+    return _Study.of(labelled.take(~np.isin(labelled.y, small)), options), left_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +160,6 @@ class _Study:
             check_classes(y, groups, n_splits=1, what="training")
             return []
         is_prescribed = bool(np.any(prescribed != ""))
-        if not is_prescribed:
-            check_classes(y, groups, n_splits=options.cv, inner_splits=options.inner_cv)
         return make_folds(
             y,
             groups,
@@ -172,6 +168,7 @@ class _Study:
             random_state=options.random_state,
             prescribed=prescribed if is_prescribed else None,
             group_names=self.groups.names,
+            inner_splits=options.inner_cv,
         )
 
     def outer_job(self, fold: Fold) -> Job:
@@ -179,9 +176,9 @@ class _Study:
         rows = self.plan.choose
         return self._job(self.fold_name(fold), rows[fold.train], rows[fold.test])
 
-    def final_job(self, rows: IntArray) -> Job:
+    def final_job(self) -> Job:
         """Make the job that chooses the saved head, and predicts the fixed part if there is one."""
-        plan = self.plan
+        plan, rows = self.plan, self.plan.train
         report = NOTHING if plan.scheme == "nested-cv" else plan.report
         if plan.scheme == "val-test":
             job = self.refit_job(rows, "final")
@@ -230,14 +227,13 @@ class _Study:
             )
         evaluation = cv
         if plan.scheme != "nested-cv":
-            rows = np.union1d(plan.choose, plan.validate)
             evaluation = evaluate_fixed(
                 y[plan.report],
                 fitted[-1].predicted,
                 fitted[-1].probabilities,
-                self.classes(rows),
+                self.classes(plan.train),
                 groups=self.ids(plan.report),
-                y_train=y[rows],
+                y_train=y[plan.train],
                 positive=options.positive,
                 random_state=options.random_state,
             )
@@ -256,14 +252,13 @@ class _Study:
             return by_group_folds(
                 y[rows], _parts(folds, fitted), ids[rows], self.classes(rows), positive=self.options.positive
             )
-        rows = np.union1d(plan.choose, plan.validate)
         return by_group(
             y[plan.report],
             fitted[-1].probabilities,
             ids[plan.report],
-            self.classes(rows),
-            y_train=y[rows],
-            groups_train=ids[rows],
+            self.classes(plan.train),
+            y_train=y[plan.train],
+            groups_train=ids[plan.train],
             positive=self.options.positive,
             random_state=self.options.random_state,
         )

@@ -366,6 +366,17 @@ def test_a_class_with_too_few_samples_is_an_error_that_offers_ways_out_and_min_p
     assert any("rare (2)" in note for note in result.notes)
 
 
+def test_min_per_class_counts_train_and_val_and_leaves_out_a_class_of_val_alone():
+    y = [f"class {i % 3}" for i in range(90)]
+    splits = splits_of(90, "train", "val", "test")
+    y[6] = y[12] = "rare"  # one is in val, one in test
+    with pytest.raises(LabelsError, match=r"'rare' has 1.*try --min-per-class 2 \(leaves out 1 of 4"):
+        fit_features(features(90, y=y, splits=splits), quick(heads=("svm",)))
+    result = fit_features(features(90, y=y, splits=splits), quick(heads=("svm",), min_per_class=2))
+    assert result.small_classes == {"rare": 2}
+    assert result.whole.evaluation.unseen == []
+
+
 def test_a_class_with_too_few_groups_is_an_error():
     groups = [f"p{i}" for i in range(60)]
     y = np.array([f"class {i % 3}" for i in range(60)])

@@ -50,6 +50,11 @@ class EvaluationPlan:
     description: str
     n_without_split: int = 0
 
+    @property
+    def train(self) -> IntArray:
+        """Positions on which the head that is reported is fitted: `choose` and `validate`."""
+        return np.union1d(self.choose, self.validate)
+
 
 def plan_evaluation(
     splits: Sequence[str] | NDArray[np.object_],

@@ -52,6 +52,7 @@ def make_folds(
     group_names: Sequence[str] = (),
     what: str = "cross-validation",
     option: str = "--cv",
+    inner_splits: int = 1,
 ) -> list[Fold]:
     """Split into folds.
 
@@ -76,6 +77,9 @@ def make_folds(
         Names of the groups, for messages.
     what, option : str
         What is split, and the option that sets `n_splits`, for messages.
+    inner_splits : int
+        Folds into which each training part is split again (nested cross-validation): so many samples, or groups, of
+        every class are in every training part.
 
     Returns
     -------
@@ -95,12 +99,12 @@ def make_folds(
         return _prescribed_folds(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
     if n_splits < 2:
         raise UsageError(f"{option} {n_splits}: at least 2 folds are needed")
-    check_classes(y, groups, n_splits=n_splits, what=what, option=option)
+    check_classes(y, groups, n_splits=n_splits, what=what, option=option, inner_splits=inner_splits)
     folds: list[Fold] = []
     for repeat in range(n_repeats):
-        tests = _shuffled(codes, groups, n_splits, random_state, repeat)
+        tests = _shuffled(codes, groups, n_splits, inner_splits, random_state, repeat)
         if tests is None:
-            raise LabelsError(_no_shuffle(classes, codes, groups, n_splits, random_state, what, option))
+            raise LabelsError(_no_shuffle(classes, codes, groups, n_splits, inner_splits, random_state, what, option))
         folds += [
             Fold(repeat, number, np.setdiff1d(np.arange(len(codes)), test), test, str(number + 1))
             for number, test in enumerate(tests)
@@ -115,7 +119,7 @@ def check_classes(
     n_splits: int,
     what: str = "cross-validation",
     option: str = "--cv",
-    inner_splits: int | None = None,
+    inner_splits: int = 1,
 ) -> None:
     """Raise when some class is too small for the folds.
 
@@ -128,7 +132,7 @@ def check_classes(
         Folds that every class must be able to fill.
     what, option : str
         What is split, and the option that sets `n_splits`, for messages.
-    inner_splits : int, optional
+    inner_splits : int
         Folds into which each training part is split again (nested cross-validation): what is left of a class after
         its largest test part must fill them too.
 
@@ -137,15 +141,14 @@ def check_classes(
     LabelsError
         No samples, one class only, or a class too small; offers ``--cv N`` and ``--min-per-class N`` where they help.
     """
-    y = np.asarray(y)
-    classes = np.unique(y)
+    classes, codes = np.unique(np.asarray(y), return_inverse=True)
     if len(classes) == 0:
         raise LabelsError(f"no labelled samples for {what}")
     if len(classes) == 1:
         raise LabelsError(f"only one class, {str(classes[0])!r}, for {what}; a classifier needs at least two")
-    counts = dict(zip((str(name) for name in classes), _class_sizes(y, groups).tolist(), strict=True))
+    counts = dict(zip(classes.tolist(), _class_sizes(codes, groups, len(classes)).tolist(), strict=True))
     enough = n_splits
-    while inner_splits is not None and _left_to_train(enough, n_splits) < inner_splits:
+    while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
         enough += 1
     small = {name: count for name, count in counts.items() if count < enough}
     if not small:
@@ -153,12 +156,12 @@ def check_classes(
     unit = "samples" if groups is None else "groups"
     listed = ", ".join(f"{name!r} has {count}" for name, count in list(small.items())[:10])
     more = f", and {len(small) - 10} more classes" if len(small) > 10 else ""
-    needs = f"{n_splits} folds" + (f" with {inner_splits} inner folds" if inner_splits is not None else "")
+    needs = f"{n_splits} folds" + (f" with {inner_splits} inner folds" if inner_splits > 1 else "")
     offers = []
     least = min(small.values())
     cv = min(n_splits, least)
-    inner = None if inner_splits is None else min(inner_splits, _left_to_train(least, cv))
-    if cv >= 2 and (inner is None or inner >= 2):
+    inner = min(inner_splits, _left_to_train(least, cv))
+    if cv >= 2 and inner >= min(inner_splits, 2):
         offers.append(f"{option} {cv}" + (f" --inner-cv {inner}" if inner != inner_splits else ""))
     if len(classes) - len(small) >= 2:
         offers.append(f"--min-per-class {enough} (leaves out {len(small)} of {len(classes)} classes)")
@@ -166,30 +169,31 @@ def check_classes(
     raise LabelsError(f"too few {unit} for {needs} in {what}: {listed}{more}; at least {enough} needed. {way_out}")
 
 
-def drop_small_classes(
-    y: ArrayLike, minimum: int, groups: IntArray | None = None
-) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """Leave out the classes with fewer than `minimum` samples, or groups where there are groups.
+def find_small_classes(y: ArrayLike, minimum: int, groups: IntArray | None = None) -> list[str]:
+    """List the classes with fewer than `minimum` samples, or groups where there are groups.
 
-    Returns
-    -------
-    mask : bool array (n_samples,)
-        The samples that stay.
-    left_out : dict of str to int
-        Each class that goes, with its number of samples.
+    Raises
+    ------
+    LabelsError
+        If fewer than two classes would stay.
     """
-    y = np.asarray(y)
-    classes, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    small = _class_sizes(y, groups) < minimum
-    return ~small[codes], {str(name): int(count) for name, count in zip(classes[small], counts[small], strict=True)}
+    classes, codes = np.unique(np.asarray(y), return_inverse=True)
+    sizes = _class_sizes(codes, groups, len(classes))
+    small = sizes < minimum
+    if len(classes) > 1 and np.sum(~small) < 2:
+        unit = "samples" if groups is None else "groups"
+        raise LabelsError(
+            f"--min-per-class {minimum} leaves out {np.sum(small)} of {len(classes)} classes, and a classifier needs "
+            f"two: the largest have {' and '.join(str(n) for n in np.sort(sizes)[:-3:-1])} {unit}"
+        )
+    return [str(name) for name in classes[small]]
 
 
-def _class_sizes(y: NDArray[Any], groups: IntArray | None) -> IntArray:
+def _class_sizes(codes: IntArray, groups: IntArray | None, n_classes: int) -> IntArray:
     """Count each class's samples, or the groups that have at least one."""
-    classes, codes = np.unique(y, return_inverse=True)
     if groups is not None:
         codes = np.unique(np.stack([codes, groups]), axis=1)[0]
-    return np.bincount(codes, minlength=len(classes))
+    return np.bincount(codes, minlength=n_classes)
 
 
 def _left_to_train(n: int, n_splits: int) -> int:
@@ -198,13 +202,15 @@ def _left_to_train(n: int, n_splits: int) -> int:
 
 
 def _shuffled(
-    codes: IntArray, groups: IntArray | None, n_splits: int, random_state: int, repeat: int
+    codes: IntArray, groups: IntArray | None, n_splits: int, inner_splits: int, random_state: int, repeat: int
 ) -> list[IntArray] | None:
-    """Test parts of one repeat, or None when no shuffle keeps every class in every training part."""
+    """Test parts of one repeat, or None when no shuffle leaves enough of every class in every training part."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    n_classes = int(codes.max()) + 1
-    total = np.bincount(codes, minlength=n_classes)
+    def sizes(rows: IntArray | slice) -> IntArray:
+        return _class_sizes(codes[rows], None if groups is None else groups[rows], int(codes.max()) + 1)
+
+    total = sizes(slice(None))
     usable = None
     for attempt in range(N_SHUFFLES):
         seed = random_state
@@ -214,10 +220,12 @@ def _shuffled(
             n_splits, shuffle=True, random_state=seed
         )
         tests = [np.sort(np.asarray(test, dtype=np.int64)) for _, test in splitter.split(codes, codes, groups)]
-        tested = np.array([np.bincount(codes[test], minlength=n_classes) for test in tests])
-        if (tested > 0).all() and (tested < total).all():
+        tested = np.array([sizes(test) for test in tests])
+        if (total - tested < inner_splits).any():
+            continue
+        if (tested > 0).all():
             return tests
-        if usable is None and all(len(test) for test in tests) and (tested < total).all():
+        if usable is None and all(len(test) for test in tests):
             usable = tests
     return usable
 
@@ -227,18 +235,25 @@ def _no_shuffle(
     codes: IntArray,
     groups: IntArray | None,
     n_splits: int,
+    inner_splits: int,
     random_state: int,
     what: str,
     option: str,
 ) -> str:
     """Say which class stands in the way, and a number of folds that works: the largest below, else the first above."""
-    sizes = _class_sizes(codes, groups)
-    others = [*range(n_splits - 1, 1, -1), *range(n_splits + 1, min(int(sizes.min()), n_splits + 5) + 1)]
-    works = next((n for n in others if _shuffled(codes, groups, n, random_state, 0) is not None), None)
+    sizes = _class_sizes(codes, groups, len(classes))
+    numbers = [*range(n_splits, 1, -1), *range(n_splits + 1, min(int(sizes.min()), n_splits + 5) + 1)]
+    ways = ((n, inner) for inner in dict.fromkeys((inner_splits, min(inner_splits, 2))) for n in numbers)
+    offers = (
+        f"try {option} {n}" + (f" --inner-cv {inner}" if inner != inner_splits else "")
+        for n, inner in ways
+        if _shuffled(codes, groups, n, inner, random_state, 0) is not None
+    )
+    way_out = next(offers, "more groups that hold this class are needed")
+    training = "every class" if inner_splits == 1 else f"{inner_splits} groups of every class"
     name = str(classes[int(np.argmin(sizes))])
-    way_out = f"try {option} {works}" if works is not None else "more groups that hold this class are needed"
     return (
-        f"{what}: no way was found to deal whole groups into {n_splits} folds with every class in every training part; "
+        f"{what}: no way was found to deal whole groups into {n_splits} folds with {training} in every training part; "
         f"the class in fewest groups is {name!r} ({sizes.min()}). {way_out}"
     )
 

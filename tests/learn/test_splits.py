@@ -1,7 +1,6 @@
 """Groups, folds and evaluation plans."""
 
 import re
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, Strat
 from featx.errors import LabelsError, UsageError
 from featx.learn.groups import resolve_groups
 from featx.learn.plan import plan_evaluation
-from featx.learn.splits import check_classes, drop_small_classes, make_folds
+from featx.learn.splits import check_classes, find_small_classes, make_folds
 
 LETTERS = np.array(list("abcdefgh"), dtype=object)
 
@@ -198,9 +197,18 @@ def test_classes_are_counted_in_groups_when_there_are_groups():
     check_classes(y, None, n_splits=5, what="cross-validation")
     with pytest.raises(LabelsError, match=r"too few groups .*'bee' has 2; at least 5 needed. try --cv 2$"):
         check_classes(y, groups, n_splits=5, what="cross-validation")
-    mask, left_out = drop_small_classes(y, 3, groups)
-    assert mask.tolist() == [True] * 9 + [False] * 9
-    assert left_out == {"bee": 9}
+    y, groups = [*y, *"cccc"], np.array([*groups, 11, 12, 13, 13])
+    assert find_small_classes(y, 3, groups) == ["bee"]
+    assert find_small_classes(y, 5) == ["c"]
+
+
+@pytest.mark.parametrize(("minimum", "n_left_out"), [(10, 3), (9, 2)])
+def test_min_per_class_that_leaves_fewer_than_two_classes_says_so_by_its_name(minimum, n_left_out):
+    y = ["ant"] * 9 + ["bee"] * 8 + ["wasp"] * 3
+    message = rf"^--min-per-class {minimum} leaves out {n_left_out} of 3 classes.*largest have 9 and 8 samples$"
+    with pytest.raises(LabelsError, match=message):
+        find_small_classes(y, minimum)
+    assert find_small_classes(y, 8) == ["wasp"]
 
 
 def test_a_class_with_one_sample_gets_no_offer_that_cannot_work():
@@ -212,7 +220,7 @@ def test_a_class_with_one_sample_gets_no_offer_that_cannot_work():
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=5),
     st.integers(2, 6),
-    st.none() | st.integers(2, 6),
+    st.integers(1, 6),
     st.booleans(),
 )
 def test_what_the_message_offers_works(sizes, n_splits, inner_splits, pairs):
@@ -221,8 +229,8 @@ def test_what_the_message_offers_works(sizes, n_splits, inner_splits, pairs):
     groups = np.arange(len(y)) // 2 if pairs else None
 
     def nested(y, groups, outer, inner):
-        for fold in make_folds(y, groups, n_splits=outer):
-            if inner is not None:
+        for fold in make_folds(y, groups, n_splits=outer, inner_splits=inner):
+            if inner > 1:
                 sub = None if groups is None else groups[fold.train]
                 make_folds(y[fold.train], sub, n_splits=inner)
 
@@ -231,13 +239,29 @@ def test_what_the_message_offers_works(sizes, n_splits, inner_splits, pairs):
     except LabelsError as error:
         if cv := re.search(r"--cv (\d+)(?: --inner-cv (\d+))?", str(error)):
             nested(y, groups, int(cv[1]), int(cv[2]) if cv[2] else inner_splits)
-        if minimum := re.search(r"--min-per-class (\d+)", str(error)):
-            mask, left_out = drop_small_classes(y, int(minimum[1]), groups)
-            assert Counter(y[~mask]) == left_out
-            assert 0 < len(left_out) <= len(sizes) - 2
-            nested(y[mask], None if groups is None else groups[mask], n_splits, inner_splits)
+        if minimum := re.search(r"--min-per-class (\d+) \(leaves out (\d+)", str(error)):
+            small = find_small_classes(y, int(minimum[1]), groups)
+            assert 0 < len(small) == int(minimum[2]) <= len(sizes) - 2
+            stay = ~np.isin(y, small)
+            nested(y[stay], None if groups is None else groups[stay], n_splits, inner_splits)
     else:
         nested(y, groups, n_splits, inner_splits)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 3))
+def test_training_parts_keep_enough_groups_of_every_class_for_the_inner_folds(seed, inner_splits):
+    y, groups, n_splits = grouped(seed)
+    try:
+        folds = make_folds(y, groups, n_splits=n_splits, inner_splits=inner_splits)
+    except LabelsError as error:
+        offer = re.search(r"no way .*try --cv (\d+)(?: --inner-cv (\d+))?$", str(error))
+        assume(offer)
+        inner_splits = int(offer[2]) if offer[2] else inner_splits
+        folds = make_folds(y, groups, n_splits=int(offer[1]), inner_splits=inner_splits)
+    for fold in folds:
+        for name in set(y):
+            assert len(set(groups[fold.train][y[fold.train] == name])) >= inner_splits
 
 
 # ---- plans
