@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx.errors import ImageDecodeError
+from featx.errors import ImageDecodeError, UsageError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
@@ -158,7 +158,7 @@ def extract(
     Raises
     ------
     ManifestError, UsageError
-        If the source or an option is not usable.
+        If the source, the output's name or an option is not usable.
     WeightsError
         If the weights cannot be had.
     StoreError
@@ -166,7 +166,7 @@ def extract(
     """
     started = time.monotonic()
     manifest = _as_manifest(source, source_options)
-    path = Path(output)
+    path = _target(source, output)
     stamp = _stamp(request)
     answer = None if update.replace else _answer(path, stamp, manifest, update.rehash)
     backbone, blob = None, None
@@ -212,6 +212,17 @@ def extract(
         rate=round(tally.computed / tally.seconds, 1) if tally.computed else None,
         failures=failures,
     )
+
+
+def _target(source: Any, output: str | os.PathLike[str]) -> Path:
+    """Return where the features go; whatever the user allows to be replaced, it is not the source."""
+    path = Path(output)
+    if not path.name or path.is_dir():
+        raise UsageError(f"-o {os.fspath(output)!r} is a folder: name the file, as in {path / 'features.h5'}")
+    is_path = isinstance(source, str | os.PathLike)
+    if is_path and path.exists() and Path(source).exists() and path.samefile(source):
+        raise UsageError(f"-o {os.fspath(output)!r} is SOURCE itself; give another -o FILE")
+    return path
 
 
 def _as_manifest(source: Any, options: SourceOptions) -> Manifest:

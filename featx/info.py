@@ -33,6 +33,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         If there is no such file and no unfinished run of it, or it cannot be read.
     """
     path = Path(path)
+    if not path.name:
+        raise StoreError("this is no file's name", path=repr(str(path)))
     run = parts.pending(path)
     left = None if run is None else {"samples": run.header.n_samples, "done": run.n_done, "left": run.n_left}
     if not path.exists():

@@ -39,7 +39,16 @@ def _print_nodes(name: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"backbone": name, "nodes": [dataclasses.asdict(node) for node in nodes]})
         return
-    output.print_table(["node", "shape"], [(n.name, " x ".join(map(str, n.shape))) for n in nodes], indent=0)
+    rows = [
+        (
+            node.name,
+            " x ".join(map(str, node.shape)),
+            ", ".join(node.poolings),
+            "default" if node.default else node.alias,
+        )
+        for node in nodes
+    ]
+    output.print_table(["node", "shape", "pooling", ""], rows, indent=0)
 
 
 def _print_backbones(pattern: str | None, as_json: bool) -> None:
@@ -50,7 +59,13 @@ def _print_backbones(pattern: str | None, as_json: bool) -> None:
         output.print_json({"backbones": [dataclasses.asdict(info) for info in infos]})
         return
     rows = [
-        (i.name, i.n_features, f"{i.image_size}", f"{i.n_parameters / 1e6:.1f} M", "here" if i.weights_here else "-")
+        (
+            i.name,
+            i.n_features,
+            f"{i.image_size}",
+            f"{i.n_parameters / 1e6:.1f} M".rjust(len("parameters")),
+            "here" if i.weights_here else "-",
+        )
         for i in infos
     ]
     output.print_table(["backbone", "n_features", "pixels", "parameters", "weights"], rows, indent=0)

@@ -93,7 +93,7 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
     )
     update = UpdateOptions(replace=values.pop("replace"), rehash=values.pop("rehash"))
     request = FeatureRequest(**values)
-    if request.backbone == "featx-mini":
+    if request.backbone == "featx-mini" and not quiet:
         output.say(
             "featx-mini: the small network inside featx, trained without labels of its own; "
             "a network trained on ImageNet (--backbone resnet50) will do better."
@@ -129,15 +129,15 @@ def _dry_run(source: str, source_options: Any, as_json: bool) -> int:
     if as_json:
         output.print_json({"samples": len(manifest), "skipped": manifest.skipped, **counts})
         return 0
-    click.echo(f"{len(manifest):,} images in {source}")
+    click.echo(f"{output.count(len(manifest), 'image')} in {source}")
     if manifest.skipped:
         others = ", ".join(f"{count:,} {kind or 'without an extension'}" for kind, count in manifest.skipped.items())
-        click.echo(f"left out, not images by their names: {others}")
+        output.print_text(f"left out, not images by their names: {others}")
     for column, by_name in counts.items():
         if set(by_name) == {""}:
             click.echo(f"\nno {column} given")
             continue
-        click.echo(f"\n{len(by_name.keys() - {''}):,} {'classes' if column == 'class' else f'{column}s'}")
+        click.echo(f"\n{output.count(len(by_name.keys() - {''}), column)}")
         shown = list(by_name.items())[:20]
         output.print_table([column, "images"], [(name or "(none)", count) for name, count in shown])
         if len(by_name) > len(shown):
@@ -146,7 +146,9 @@ def _dry_run(source: str, source_options: Any, as_json: bool) -> int:
 
 
 def _print_summary(report: Any) -> None:
-    click.echo(f"{report.path}: {report.rows:,} rows of {report.n_features:,} features, {report.backbone}")
+    click.echo(
+        f"{report.path}: {output.count(report.rows, 'row')} of {report.n_features:,} features, {report.backbone}"
+    )
     parts = [f"computed {report.computed:,}", f"unchanged {report.unchanged:,}"]
     if report.copied:
         parts.append(f"copied from identical images {report.copied:,}")
@@ -156,11 +158,12 @@ def _print_summary(report: Any) -> None:
     rate = f", {report.rate:.1f} images/s" if report.rate is not None else ""
     click.echo(f"  {output.describe_seconds(report.seconds)}{rate}; fingerprint {report.fingerprint[:16]}")
     if report.failures:
-        click.echo(f"  {len(report.failures):,} images failed and have no row:")
+        has = "has" if len(report.failures) == 1 else "have"
+        click.echo(f"  {output.count(len(report.failures), 'image')} failed and {has} no row:")
         reasons = sorted(report.failures_by_reason.items(), key=lambda item: -item[1])
         output.print_table(["reason", "images", "meaning"], [(r, n, report.meaning(r)) for r, n in reasons], indent=4)
         for key, reason in list(report.failures.items())[:10]:
-            click.echo(f"    {key}  ({reason})")
+            output.print_text(f"    {output.printable(key)}  ({reason})")
         if len(report.failures) > 10:
             click.echo(f"    ... and {len(report.failures) - 10:,} more: featx info {report.path} --failures")
 
@@ -173,7 +176,11 @@ def _say_what_is_kept(target: str) -> None:
     except StoreError:
         run = None
     if run is not None:
-        output.say(f"stopped: {run.n_done:,} of {run.header.n_samples:,} images are kept in {target}.parts")
+        n_all = run.header.n_samples
+        output.say(f"stopped: {n_all - run.n_left:,} of {n_all:,} images are kept in {target}.parts")
+    elif Path(target).exists():
+        output.say(f"stopped before anything new was kept; {target} is as it was")
     else:
         output.say("stopped before the first images were kept")
-    output.say(f"to go on, run the same command again:\n  featx {shlex.join(sys.argv[1:])}")
+    output.say("to go on, run the same command again:")
+    click.echo(f"  featx {shlex.join(sys.argv[1:])}", err=True)  # in one line, to be copied

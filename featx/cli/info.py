@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ def command(file: str, failures: bool, as_json: bool) -> int:
     if as_json:
         output.print_json(facts)
     elif failures:
-        output.print_table(["image", "reason"], list(facts.get("failures", {}).items()), indent=0)
+        _show_failures(facts.get("failures", {}))
     else:
         _show_file(facts)
     return 0
@@ -45,24 +46,27 @@ def _show_file(facts: dict[str, Any]) -> None:
     if "rows" in facts:
         size = output.describe_bytes(facts["bytes"])
         click.echo(
-            f"  {facts['rows']:,} rows of {facts['n_features']:,} features, {facts['samples']:,} samples, {size}"
+            f"  {output.count(facts['rows'], 'row')} of {facts['n_features']:,} features, "
+            f"{output.count(facts['samples'], 'sample')}, {size}"
         )
     pending = facts["pending"]
     if pending is None:
         click.echo("  complete: every sample is a row or a named failure")
     else:
-        click.echo(f"  not complete: a run that was stopped has {pending['done']:,} of {pending['samples']:,} images, "
-                   f"{pending['left']:,} left; the same featx extract command goes on")  # fmt: skip
+        output.print_text(
+            f"  not complete: a run that was stopped has {pending['done']:,} of {pending['samples']:,} images, "
+            f"{pending['left']:,} left; the same featx extract command goes on"
+        )
     click.echo(f"  fingerprint {facts['fingerprint']}")
     click.echo("\nmade by")
-    output.print_table(["field", "value"], [(name, _brief(value)) for name, value in spec.items()])
+    output.print_table(["field", "value"], list(_fields(spec)))
     for library, version in facts.get("made_with", {}).items():
         click.echo(f"  with {library} {_brief(version)}")
     for column, by_name in facts.get("counts", {}).items():
         _show_counts(column, by_name, facts.get("group_source", ""))
     failures = facts.get("failures", {})
     if failures:
-        click.echo(f"\n{len(failures):,} failed images: featx info {facts['path']} --failures")
+        click.echo(f"\n{output.count(len(failures), 'failed image')}: featx info {facts['path']} --failures")
 
 
 def _show_counts(column: str, by_name: dict[str, int], group_source: str) -> None:
@@ -77,6 +81,22 @@ def _show_counts(column: str, by_name: dict[str, int], group_source: str) -> Non
         click.echo(f"  ... and {len(by_name) - MOST_NAMES:,} more")
 
 
+def _show_failures(failures: dict[str, str]) -> None:
+    if not failures:
+        click.echo("no failed images")
+    for key, reason in failures.items():
+        output.print_text(f"{output.printable(key)}  ({reason})")
+
+
+def _fields(spec: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield a line for each field: ``preprocess.crop`` for what is inside another."""
+    for name, value in spec.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _brief(value)
+
+
 def _brief(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -85,6 +105,7 @@ def _show_bundle(path: str, as_json: bool) -> None:
     from featx.learn import bundle
 
     facts = bundle.read_facts(path)
+    facts.pop("fitted_on", None)  # digests of the training images: for `featx predict`, not for reading
     if as_json:
         output.print_json(facts)
         return

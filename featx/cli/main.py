@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import signal
@@ -82,6 +83,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit the process with the documented code."""
     signal.signal(signal.SIGTERM, _raise_terminated)
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of a broken image is in the ledger
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     try:
         code = featx.main(args=args, prog_name="featx", standalone_mode=False)
         sys.stdout.flush()
@@ -97,6 +101,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         # The reader of a pipe went away: nothing to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # what no part of featx expects: a name that is too long, a disk that fails, /dev/full
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), FeatxError.exit_code, error)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,27 +15,62 @@ import click
 Advance = Callable[[int, int], None]
 """Called as ``advance(done, total)``."""
 
+COLUMNS = 99  # of a line at most, where its words allow it
 PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is not a terminal
 
 
 def say(message: str) -> None:
     """Print a line for a person, to stderr, so that stdout holds results only."""
-    click.echo(message, err=True)
+    click.echo(wrapped(message), err=True)
 
 
 def say_error(message: str) -> None:
     """Print the one message with which a command fails."""
-    click.secho(f"error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
+    click.secho(wrapped(f"error: {message}"), fg="red" if sys.stderr.isatty() else None, err=True)
 
 
 def say_warning(message: str) -> None:
     """Print something that the user should not overlook."""
-    click.secho(f"warning: {message}", fg="yellow" if sys.stderr.isatty() else None, err=True)
+    click.secho(wrapped(f"warning: {message}"), fg="yellow" if sys.stderr.isatty() else None, err=True)
 
 
 def print_json(data: Any) -> None:
     """Print one object to stdout; floats that JSON cannot hold are an error, not ``NaN``."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(data, indent=2, ensure_ascii=not is_utf8, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Print words to stdout, see `wrapped`."""
+    click.echo(wrapped(text))
+
+
+def wrapped(text: str) -> str:
+    """Break lines longer than `COLUMNS` between words; names and paths stay whole, indents are kept."""
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        parts = textwrap.wrap(
+            line,
+            COLUMNS,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        lines += parts if len(line) > COLUMNS else [line]
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    r"""Return a name in one line: a line break in it as ``\n``, other control characters alike."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 image``, ``2,000 images``, ``2 classes``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, indent: int = 2) -> None:
@@ -61,7 +97,7 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return str(value)
+    return printable(str(value))
 
 
 def describe_seconds(seconds: float) -> str:

@@ -78,6 +78,8 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
         If the options do not fit together, or do not fit this kind of source.
     """
     path = Path(source)
+    if not os.fspath(source):
+        raise ManifestError("no such file or folder", path="''")
     named = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     try:
         is_folder = path.is_dir()
@@ -94,6 +96,8 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
         raise ManifestError("no such file or folder", path=str(source))
     elif path.suffix.lower() in table.EXTENSIONS:
         _check_options(named, {"root", *_COLUMNS}, "a table")
+        if options.root is not None and not Path(options.root).is_dir():
+            raise ManifestError("--root: no such folder", path=options.root)
         columns = table.Columns(**{role: getattr(options, f"{role}_column") for role in _ROLES})
         manifest = table.read_table(path, root=None if options.root is None else Path(options.root), columns=columns)
     elif path.suffix.lower() in EXTENSIONS or not path.suffix:
@@ -138,6 +142,8 @@ def manifest_of(
     """
     if isinstance(items, (str, bytes, os.PathLike)):
         raise UsageError(f"expected a sequence of images, got one path: read_source({str(items)!r}) reads it")
+    if isinstance(items, np.ndarray) and items.ndim == 3 and items.shape[2] <= 4:
+        raise UsageError(f"expected a sequence of images, got an array {items.shape}: put one image into a list")
     listed = list(items)
     if not listed:
         raise ManifestError("no images", path="list")

@@ -144,7 +144,8 @@ def _parse(table: Path, text: str, delimiter: str) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ManifestError(f"not a table: {error}", path=str(table), line=line) from error
+            hint = "; is a quotation mark not closed?" if "end of data" in str(error) else ""
+            raise ManifestError(f"not a table: {error}{hint}", path=str(table), line=line) from error
         if values:
             yield _Row(line, values)
 

@@ -86,12 +86,15 @@ class NodeInfo:
         What fits, the default first.
     default : bool
         Whether the features are read here unless another node is asked for.
+    alias : str
+        Another name for it: ``"fc6"`` or ``"fc7"`` on AlexNet and VGG.
     """
 
     name: str
     shape: tuple[int, ...]
     poolings: tuple[str, ...]
     default: bool
+    alias: str = ""
 
 
 def load_backbone(request: FeatureRequest, *, progress: download.Progress | None = None) -> Backbone:
@@ -218,7 +221,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     glob = pattern if pattern is not None and any(sign in pattern for sign in "*?[") else f"*{pattern or ''}*"
     found = fnmatch.filter(names, glob)
     if not found:
-        raise UnknownNameError("backbone", pattern or "", names)
+        raise UnknownNameError("backbone", pattern or "", names, hint="`featx backbones` lists them all")
     return [_info(name) for name in found]
 
 
@@ -239,7 +242,11 @@ def list_nodes(name: str) -> list[NodeInfo]:
         network = registry.build(name, preprocess.crop[0])
     traced = _trace(name, network, preprocess)
     default = nodes.default_node(traced)
-    return [NodeInfo(node.name, node.shape, node.poolings, node == default) for node in nodes.list_nodes(traced)]
+    decaf = {node: alias for alias, node in nodes.decaf_names(name).items()}
+    return [
+        NodeInfo(node.name, node.shape, node.poolings, node == default, decaf.get(node.name, ""))
+        for node in nodes.list_nodes(traced)
+    ]
 
 
 def _info(name: str) -> BackboneInfo:

@@ -139,6 +139,7 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
     """Read, hash and decode one sample; runs in a thread."""
     key = manifest.keys[position]
     entry = LedgerEntry(key, FAILED)
+    known: tuple[int, int] | None = None
     try:
         if manifest.arrays is not None and not manifest.paths[position]:
             entry = replace(entry, sha256=source.sample_sha256(manifest, position))
@@ -159,6 +160,8 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
         pixels = preprocess_pixels(image, preprocess)
         return _Sample(replace(entry, status=OK, reason=extension_note(key, facts.format)), pixels)
     except ImageDecodeError as error:
+        if error.reason == "empty" and known is not None:
+            entry = replace(entry, mtime_ns=known[1])  # an empty file that did not change is not read again
         reason = f"{error.reason}: {error.detail}" if error.detail else error.reason
         return _Sample(replace(entry, status=FAILED, reason=reason))
 

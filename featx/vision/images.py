@@ -382,7 +382,7 @@ def _signature(data: bytes) -> str | None:
 def _explained(error: BaseException, data: bytes) -> ImageDecodeError:
     detail = " ".join(f"{error}".split()) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
-        return ImageDecodeError("bomb", detail)
+        return ImageDecodeError("bomb", detail.partition(", could be")[0])
     if _UNSUPPORTED.search(detail) or isinstance(error, NotImplementedError):
         return ImageDecodeError("unsupported", detail)
     if _TRUNCATED.search(detail) or _ends_early(data):

@@ -213,6 +213,11 @@ def list_nodes(traced: Trace) -> list[Node]:
     return found if default in found else [*found, default]
 
 
+def decaf_names(backbone: str) -> dict[str, str]:
+    """Return DeCAF's names of a backbone's nodes: of AlexNet's and VGG's, else none."""
+    return next((names for family, names in DECAF.items() if backbone.startswith(family)), {})
+
+
 def find_node(network: nn.Module, traced: Trace, name: str | None, *, backbone: str = "") -> Node:
     """Return the node with a name.
 
@@ -236,7 +241,7 @@ def find_node(network: nn.Module, traced: Trace, name: str | None, *, backbone: 
     """
     if name is None:
         return default_node(traced)
-    aliases = next((table for family, table in DECAF.items() if backbone.startswith(family)), {})
+    aliases = decaf_names(backbone)
     module, _, side = aliases.get(name, name).partition(":")
     modules = {path for path, _ in network.named_modules() if path}
     if side not in ("", "input", "output") or (module not in modules and (module, side) != (OUTPUT, "")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,17 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict in a checkpoint."""
 
 _SHOWN = 5
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    struct.error,
+)
+"""What torch's unpickler raises on bytes that are no pickle of tensors."""
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 
 
@@ -56,13 +68,13 @@ def read_state_dict(path: str | Path) -> StateDict:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"weights file {text!r} does not exist", weights=text) from error
-    except pickle.UnpicklingError as error:
+    except _PICKLE_ERRORS as error:
         raise WeightsError(
             f"weights file {text!r} is damaged, or holds Python objects that could run code; featx reads tensors only: "
             "save the network's state_dict() with torch.save or safetensors",
             weights=text,
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {text!r} cannot be read: {error}", weights=text) from error
     return _tensors_of(content, text)
 

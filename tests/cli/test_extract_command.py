@@ -158,11 +158,13 @@ def test_a_failed_row_is_tried_again_when_its_bytes_change(featx, photos, tmp_pa
         (["--group-regex", "("], 2, "regex"),
         (["--weights", "missing.pth"], 7, "missing.pth"),
         (["--wieghts", "x"], 2, "--weights"),
+        (["--root", "nowhere"], 4, "nowhere"),
+        (["--batch-size", "0"], 2, "--batch-size"),
     ],
 )
 def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, photos, tmp_path, arguments, code, words):
     source = photos
-    if "--label-column" in arguments:
+    if {"--label-column", "--root"} & set(arguments):
         source = tmp_path / "t.csv"
         source.write_text("path,label\nphotos/moss/p0_0.png,moss\n")
     outcome = featx("extract", source, "-o", tmp_path / "x.h5", *TINY, *arguments)
@@ -170,6 +172,40 @@ def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, photos, 
     assert words in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.mark.parametrize("target", ["", ".", "folder/"])
+def test_an_output_that_names_no_file_is_refused(featx, photos, tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    outcome = featx("extract", photos, "-o", target, *TINY)
+    assert outcome.code == 2
+    assert "features.h5" in outcome.err
+    assert featx("info", target).code == 5
+
+
+def test_the_source_itself_is_never_overwritten_not_even_with_replace(featx, photos, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\nphotos/moss/p0_0.png,moss\n")
+    before = table.read_bytes()
+    assert featx("extract", table, "-o", table, *TINY, "--replace").code == 2
+    assert featx("extract", table, "-o", table, *TINY).code == 2
+    assert table.read_bytes() == before
+
+
+def test_messages_fit_in_100_columns_and_commands_to_copy_stay_whole(featx, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text(",".join(f"a column called {i}" for i in range(12)) + "\n")
+    outcome = featx("extract", table, "-o", tmp_path / "x.h5")
+    assert outcome.code == 4
+    assert all(len(line) < 100 or " " not in line for line in outcome.err.splitlines())
+    assert "--path-column" in outcome.err
+
+
+def test_an_unexpected_error_of_the_operating_system_is_a_message_too(featx, tmp_path):
+    outcome = featx("info", tmp_path / ("x" * 300))
+    assert outcome.code == 1
+    assert "too long" in outcome.err
 
 
 def test_an_unknown_command_lists_close_matches(featx):
@@ -196,6 +232,28 @@ def test_info_shows_spec_counts_and_completeness(featx, photos, tmp_path):
     assert facts["bytes"] == target.stat().st_size
 
 
+def test_info_shows_each_field_of_the_spec_in_a_line_that_fits(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    featx("extract", photos, "-o", target, *TINY)
+    lines = featx("info", target).out.replace(str(target), "").splitlines()
+    assert max(map(len, lines)) < 100
+    assert any("preprocess.crop" in line and "[224, 224]" in line for line in lines)
+    assert featx("info", target, "--failures").out.strip() == "no failed images"
+
+
+def test_a_name_with_a_line_break_stays_in_one_line(featx, photos, tmp_path):
+    (photos / "moss" / "two\nlines.png").write_bytes(b"")
+    target = tmp_path / "photos.h5"
+    assert r"moss/two\nlines.png  (empty)" in featx("extract", photos, "-o", target, *TINY).out
+    assert r"moss/two\nlines.png  (empty)" in featx("info", target, "--failures").out
+
+
+def test_the_note_about_featx_mini_is_left_out_when_quiet(featx, photos, tmp_path):
+    arguments = ["extract", photos, "-o", tmp_path / "x.h5", "--backbone", "featx-mini"]
+    assert "resnet50" in featx(*arguments).err
+    assert featx(*arguments, "--quiet").err == ""
+
+
 @pytest.mark.parametrize("content", [b"", b"not hdf5 at all", None])
 def test_info_of_a_file_that_is_no_feature_file_is_a_store_error(featx, tmp_path, content):
     target = tmp_path / "x.h5"
@@ -212,6 +270,10 @@ def test_backbones_lists_what_is_on_this_machine_and_the_nodes_of_one(featx):
     assert listed[1]["n_features"] == 512
     nodes = featx("backbones", "squeezenet1_1", "--nodes", "--json").json["nodes"]
     assert any(node["name"] == "features.12" for node in nodes)
+    shown = [line.split() for line in featx("backbones", "alexnet", "--nodes").out.splitlines()]
+    assert ["classifier.2", "4096", "none", "fc6"] in shown
+    assert ["classifier.6:input", "4096", "none", "default"] in shown
+    assert ["features", "256", "x", "6", "x", "6", "avg,", "max,", "none"] in shown
     assert "squeezenet1_1" in featx("backbones", "squeeze").out
 
 
@@ -233,7 +295,9 @@ class Slow(nn.Module):
         self.body, self.head = nn.Conv2d(3, 4, 8, stride=8), nn.Linear(4, 2)
 
     def forward(self, x):
-        time.sleep(0.05)
+        time.sleep(0.02)
+        with open("forwards", "ab") as file:
+            file.write(b".")
         return self.head(self.body(x).mean((2, 3)))
 
 
@@ -252,9 +316,9 @@ def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(
     arguments = ["extract", "many", "-o", "many.h5", "--backbone", "slow_network:network", "--batch-size", "1"]
     process = start(*arguments, cwd=tmp_path)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "many.h5.parts").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(2.0)  # of the five seconds that the network sleeps
+    forwards = tmp_path / "forwards"
+    while not (forwards.exists() and forwards.stat().st_size > 20) and time.monotonic() < deadline:
+        time.sleep(0.01)
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err

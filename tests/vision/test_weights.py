@@ -326,3 +326,13 @@ def test_a_folder_that_cannot_be_written_is_a_weights_error(tmp_path, server):
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="cannot be downloaded"):
         download.fetch(f"{server.address}/net-{DIGITS}.pth", folder=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"hello world", b"(l", b"I", b"PK\x03\x04 cut", b"K\x01.", b"\x80\x02"]
+)
+def test_a_weights_file_of_other_bytes_is_refused_with_its_name_and_a_reason(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"weights\.pth' (is damaged|cannot be read: .)"):
+        tensors.read_state_dict(path)
