@@ -110,6 +110,7 @@ def fit_features(
         small_classes=small_classes,
         n_missing=features.n_missing,
         seconds=seconds,
+        fitted_on=[sha256 for sha256 in study.data.sha256[plan.fit] if sha256],
         options=options,
         spec=features.spec,
         digest=features.digest,

@@ -15,16 +15,16 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import SpecMismatchError, StoreWriteError, UsageError
+from featx.errors import SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.groups import resolve_groups
 from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
-from featx.store import disk
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
+from featx.store.text import save_text
 from featx.vision.engine import EngineOptions, iter_batches
 
 Progress = Callable[[int, int], None]
@@ -54,8 +54,12 @@ class Predictions:
         The head's own decision; ``""`` where the sample failed.
     probabilities : float64 array (n_samples, n_classes)
         NaN where the sample failed.
+    seen : list of bool
+        Whether the head was fitted on the same bytes.
     evaluation : Evaluation or None
         Scores over the good samples with a label; None without any.
+    evaluation_new : Evaluation or None
+        The same over those that the head was not fitted on: the scores that say something about new images.
     """
 
     classes: list[str]
@@ -65,7 +69,9 @@ class Predictions:
     labels: list[str]
     predicted: list[str]
     probabilities: NDArray[np.float64] = field(repr=False)
+    seen: list[bool] = field(repr=False)
     evaluation: Evaluation | None = field(default=None, repr=False)
+    evaluation_new: Evaluation | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -80,6 +86,16 @@ class Predictions:
         """Count the failures by the code before the colon."""
         return dict(Counter(reason.partition(":")[0] for reason in self.failures.values()))
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear."""
+        if not any(self.seen):
+            return []
+        return [
+            f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
+            "about new images."
+        ]
+
     def iter_csv_rows(self) -> Iterator[list[str]]:
         """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample."""
         yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes)]
@@ -87,9 +103,11 @@ class Predictions:
             yield [key, status, predicted, *("" if np.isnan(p) else repr(float(p)) for p in row)]
 
     def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities``."""
-        columns = zip(self.keys, self.status, self.reasons, self.labels, self.predicted, strict=True)
-        for (key, status, reason, label, predicted), row in zip(columns, self.probabilities.tolist(), strict=True):
+        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``."""
+        columns = zip(self.keys, self.status, self.reasons, self.labels, self.predicted, self.seen, strict=True)
+        for (key, status, reason, label, predicted, seen), row in zip(
+            columns, self.probabilities.tolist(), strict=True
+        ):
             good = status == OK
             yield {
                 "key": key,
@@ -98,6 +116,7 @@ class Predictions:
                 "label": label or None,
                 "predicted": predicted if good else None,
                 "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
+                "seen": seen,
             }
 
     def write_csv(self, file: TextIO) -> None:
@@ -123,16 +142,7 @@ class Predictions:
         check_format(path)
         text = io.StringIO()
         (self.write_jsonl if path.lower().endswith(".jsonl") else self.write_csv)(text)
-        target = Path(os.path.realpath(path))
-        try:
-            if target.exists() and not target.is_file():  # a pipe: there is nothing to replace
-                target.write_text(text.getvalue(), encoding="utf-8")
-            else:
-                disk.write_whole(target, text.getvalue().encode())
-        except OSError as error:
-            raise StoreWriteError(
-                f"predictions cannot be written ({error.strerror})", path=path, errno=error.errno
-            ) from error
+        save_text(path, text.getvalue(), what="predictions")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
@@ -141,7 +151,10 @@ class Predictions:
             "n_samples": len(self),
             "n_failed": len(self.failures),
             "failures_by_reason": self.failures_by_reason,
+            "n_seen": sum(self.seen),
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+            "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
+            "warnings": self.notes,
             "predictions": list(self.iter_records()),
         }
 
@@ -253,6 +266,25 @@ def _predict(
             probabilities[good] = bundle.predict_proba(X)
         if progress is not None:
             progress(len(entries), n_samples)
+    good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)
+    seen = good & [bundle.was_fitted_on(entry.sha256) for entry in entries]
+    known = good & (np.array(labels, dtype=object) != "")
+
+    def evaluate(rows: NDArray[np.bool_]) -> Evaluation | None:
+        places = np.flatnonzero(rows)
+        if not len(places):
+            return None
+        ids = resolve_groups([groups[i] for i in places], [entries[i].sha256 for i in places], group_source)
+        return evaluate_fixed(
+            [labels[i] for i in places],
+            predicted[places],
+            probabilities[places],
+            bundle.classes,
+            groups=ids.ids,
+            positive=bundle.positive,
+        )
+
+    evaluation = evaluate(known)
     return Predictions(
         classes=bundle.classes,
         keys=[entry.key for entry in entries],
@@ -261,32 +293,9 @@ def _predict(
         labels=labels,
         predicted=[str(name) for name in predicted],
         probabilities=probabilities,
-        evaluation=_evaluate(bundle, entries, labels, groups, group_source, predicted, probabilities),
-    )
-
-
-def _evaluate(
-    bundle: Bundle,
-    entries: list[LedgerEntry],
-    labels: list[str],
-    groups: list[str],
-    group_source: str,
-    predicted: NDArray[np.object_],
-    probabilities: NDArray[np.float64],
-) -> Evaluation | None:
-    known = [place for place, entry in enumerate(entries) if entry.status == OK and labels[place]]
-    if not known:
-        return None
-    ids = resolve_groups([groups[place] for place in known], [entries[place].sha256 for place in known], group_source)
-    options = bundle.facts.get("options")
-    positive = options.get("positive") if isinstance(options, dict) else None
-    return evaluate_fixed(
-        [labels[place] for place in known],
-        predicted[known],
-        probabilities[known],
-        bundle.classes,
-        groups=ids.ids,
-        positive=positive if positive in bundle.classes else None,
+        seen=seen.tolist(),
+        evaluation=evaluation,
+        evaluation_new=evaluate(known & ~seen) if seen.any() else evaluation,
     )
 
 

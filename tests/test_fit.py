@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from featx.learn.scores import score_predictions
 from featx.learn.search import Choice
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
+from featx.store import disk
 from featx.store.records import OK, FeatureBatch, LedgerEntry
 from featx.store.run import ExtractionRun
 
@@ -139,8 +142,18 @@ def test_the_scores_are_those_of_the_out_of_fold_rows(tmp_path):
             assert result.whole.evaluation.scores[name].folds[number] == pytest.approx(value, abs=1e-12)
 
 
-def test_out_of_fold_rows_that_cannot_be_written_are_a_store_error(tmp_path):
+def test_out_of_fold_rows_that_cannot_be_written_are_a_store_error_and_leave_the_old_file(tmp_path, monkeypatch):
     result = fit_features(features(), quick())
+    (tmp_path / "oof.csv").write_text("old")
+
+    def refuse(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write", refuse)
+        with pytest.raises(StoreWriteError, match="cannot be written"):
+            save_out_of_fold(result, tmp_path / "oof.csv")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("oof.csv", "old")]
     with pytest.raises(StoreWriteError, match="cannot be written"):
         save_out_of_fold(result, tmp_path / "no folder" / "oof.csv")
 

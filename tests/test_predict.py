@@ -155,6 +155,60 @@ def test_a_label_that_the_head_does_not_know_counts_as_wrong_and_is_named(tmp_pa
     assert evaluation.scores["accuracy"].mean == 0
 
 
+# Images of the training set
+
+
+def test_images_of_the_training_set_are_counted_and_the_new_ones_have_scores_of_their_own(
+    tmp_path, photos, bundle
+) -> None:
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(1)
+    for i in range(6):
+        path = folder / CLASSES[i % 2] / f"new {i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = (200, 60)[(i + (i < 2)) % 2] + rng.integers(-50, 50, (40, 48, 3))  # the first two look like the others
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    for i, path in enumerate(sorted(photos.glob("*/*.png"))[:4]):
+        (folder / CLASSES[0] / f"seen {i}.png").write_bytes(path.read_bytes())  # under another name
+    predictions = predict(bundle, folder, engine=ENGINE)
+    assert predictions.seen == ["seen" in key for key in predictions.keys]
+    assert predictions.notes == [
+        "4 of 10 images were in the training set; the scores on them say nothing about new images."
+    ]
+    assert predictions.evaluation.n_samples == 10
+    assert predictions.evaluation_new.n_samples == 6
+    assert predictions.evaluation_new.scores["accuracy"].mean == pytest.approx(4 / 6)
+    data = predictions.to_dict()
+    assert (data["n_seen"], data["warnings"]) == (4, predictions.notes)
+    assert data["evaluation_new"]["n_samples"] == 6
+    assert [record["seen"] for record in data["predictions"]] == predictions.seen
+
+
+def test_without_new_images_there_are_no_scores_of_new_ones_and_with_new_ones_only_no_warning(
+    photos, mixed, feature_file, bundle
+) -> None:
+    by_file, by_image = predict(bundle, feature_file), predict(bundle, photos, engine=ENGINE)
+    assert by_file.seen == by_image.seen == [True] * N
+    assert by_file.evaluation.n_samples == N
+    assert by_file.evaluation_new is None
+    arrays = predict(bundle, [np.zeros((40, 48, 3), np.uint8)], engine=ENGINE)
+    assert (arrays.seen, arrays.notes) == ([False], [])
+    assert predict(bundle, mixed, engine=ENGINE).seen == [True, False, False, False, False, True, True]
+
+
+def test_only_what_the_saved_head_was_fitted_on_counts_as_seen(tmp_path, photos) -> None:
+    paths = sorted(photos.glob("*/*.png"))
+    splits = ["test" if i % 3 == 2 else "train" for i in range(N)]
+    rows = [(path, path.parts[-2], split) for path, split in zip(paths, splits, strict=True)]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    options = SourceOptions(root=str(photos))
+    featx.extract(tmp_path / "table.csv", tmp_path / "a.h5", request=REQUEST, source_options=options, engine=ENGINE)
+    for refit, seen in (("default", [split == "train" for split in splits]), ("all", [True] * N)):
+        save(featx.fit(tmp_path / "a.h5", FitOptions(refit=refit, **QUICK)), tmp_path / "a.featx")
+        assert predict(tmp_path / "a.featx", tmp_path / "a.h5").seen == seen
+
+
 # What cannot be read stays in
 
 
@@ -318,7 +372,8 @@ def test_jsonl_has_one_strict_object_for_every_sample(tmp_path, predictions) -> 
 def test_keys_of_any_characters_survive_csv_and_jsonl() -> None:
     keys = ['a"b.png', "line\nbreak.png", "comma,.png", "ü✓.png", " space "]
     n = len(keys)
-    predictions = Predictions(["x", "y"], keys, ["ok"] * n, [""] * n, [""] * n, ["x"] * n, np.full((n, 2), 0.5))
+    columns = (["ok"] * n, [""] * n, [""] * n, ["x"] * n, np.full((n, 2), 0.5), [False] * n)
+    predictions = Predictions(["x", "y"], keys, *columns)
     as_csv, as_jsonl = io.StringIO(), io.StringIO()
     predictions.write_csv(as_csv)
     predictions.write_jsonl(as_jsonl)

@@ -32,6 +32,8 @@ from featx.store import disk
 
 BUNDLE_FORMAT = 1
 """Version of the bundle's layout; a reader refuses what is newer."""
+SHA_DIGITS = 16
+"""Of each training image's SHA-256 that ``fitted_on`` holds: enough to recognise it, and shorter."""
 TRUSTED = (
     "featx.learn.calibrated.SigmoidCalibrated",
     # Parts of a fitted CalibratedClassifierCV, which skops trusts itself: two slopes and intercepts per class.
@@ -105,6 +107,21 @@ class Bundle:
         """The classes as scikit-learn names them, (n_classes,)."""
         return np.asarray(self.pipeline.classes_)
 
+    @property
+    def positive(self) -> str | None:
+        """The positive one of two classes, where ``featx fit`` was told one."""
+        options = self.facts.get("options")
+        positive = options.get("positive") if isinstance(options, dict) else None
+        return positive if positive in self.classes else None
+
+    def was_fitted_on(self, sha256: str) -> bool:
+        """Whether the head was fitted on an image with these bytes."""
+        return sha256[:SHA_DIGITS] in self._fitted_on
+
+    @functools.cached_property
+    def _fitted_on(self) -> frozenset[str]:
+        return frozenset(self.facts.get("fitted_on", ()))
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the head's own decision for each row of features (n, n_features), as class names (n,)."""
         return np.asarray(self.pipeline.predict(X))
@@ -127,7 +144,7 @@ def save_bundle(
         Fitted on features (n, n_features), with ``predict`` and ``predict_proba``.
     facts : mapping
         JSON-ready, without NaN; holds at least ``classes`` (list of str) and ``spec`` (a `FeatureSpec` or its dict),
-        usually also ``scores``.
+        usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each training image's SHA-256.
     weights : bytes, optional
         A safetensors file, where the network's weights were the user's own.
 
@@ -233,6 +250,9 @@ def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], Featur
         raise BundleError(f"{_FACTS} does not name the classes", path=path)
     if not isinstance(facts.setdefault("scores", {}), dict):
         raise BundleError(f"{_FACTS}: scores are not a table", path=path)
+    fitted_on = facts.get("fitted_on", [])
+    if not (isinstance(fitted_on, list) and all(isinstance(digits, str) for digits in fitted_on)):
+        raise BundleError(f"{_FACTS}: fitted_on is not a list of digests", path=path)
     try:
         spec = FeatureSpec.from_dict(facts["spec"])
         _ = spec.fingerprint  # infinite numbers have none

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featx.errors import StoreWriteError, UsageError
-from featx.learn.bundle import save_bundle
+from featx.errors import UsageError
+from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
 from featx.learn.groups import GroupIds
 from featx.learn.options import FitOptions
@@ -20,6 +20,7 @@ from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged
 from featx.spec import FeatureSpec
+from featx.store.text import save_text
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class FitResult:
         Samples left out: without a label; by class; without features.
     seconds : float
         Search and refit.
+    fitted_on : list of str
+        SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
     spec, digest, weights : FeatureSpec or None, str, bytes or None
         What made the features, the training data's digest, and the user's own network weights, from the file.
@@ -127,6 +130,7 @@ class FitResult:
     small_classes: dict[str, int]
     n_missing: int
     seconds: float
+    fitted_on: list[str] = field(repr=False)
     options: FitOptions
     spec: FeatureSpec | None = None
     digest: str = ""
@@ -207,7 +211,8 @@ class FitResult:
 
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""
-        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest}
+        fitted_on = sorted({sha256[:SHA_DIGITS] for sha256 in self.fitted_on})
+        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
 
 def save(result: FitResult, path: str | os.PathLike[str]) -> None:
@@ -228,22 +233,20 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
 
 
 def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Write every out-of-fold prediction as CSV: ``key,group,fold,true,predicted,p_<class>...``.
+    """Write every out-of-fold prediction as CSV: ``key,group,fold,true,predicted,p_<class>...``; all or nothing.
 
     Raises
     ------
     StoreWriteError
         If the file cannot be written.
     """
-    columns = result.out_of_fold_classes
-    try:
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["key", "group", "fold", "true", "predicted", *(f"p_{name}" for name in columns)])
-            for row in result.out_of_fold:
-                writer.writerow([row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities])
-    except OSError as error:
-        raise StoreWriteError(f"cannot be written: {error.strerror}", path=str(path), errno=error.errno) from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"p_{name}" for name in result.out_of_fold_classes]
+    writer.writerow(["key", "group", "fold", "true", "predicted", *columns])
+    for row in result.out_of_fold:
+        writer.writerow([row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities])
+    save_text(path, text.getvalue(), what="out-of-fold predictions")
 
 
 def _scores(evaluation: Evaluation | None) -> dict[str, Any] | None:

@@ -276,6 +276,8 @@ def with_facts(path: Path, saved, **changes) -> Path:
         ({"classes": ["ants", "bees"]}, "knows 3 classes"),
         ({"classes": CLASSES[::-1]}, "head.skops is damaged"),
         ({"scores": 3}, "scores"),
+        ({"fitted_on": {"a": 1}}, "fitted_on"),
+        ({"fitted_on": [7]}, "fitted_on"),
         ({"spec": None}, "how its features were made"),
         ({"spec": {**SPEC.to_dict(), "backbone": 7}}, "backbone is 7"),
         ({"spec": {**SPEC.to_dict(), "feature_shape": [7]}}, "from 6 features, not 3 from 7"),
