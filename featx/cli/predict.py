@@ -61,6 +61,5 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
         report.print_predictions(predictions, target)
     else:
         predictions.write_csv(sys.stdout)
-        for key, reason in predictions.failures.items():
-            output.say_warning(f"{key}: {reason}")
+        report.say_predictions(predictions)
     return EXIT_FAILED_ROWS if predictions.failures else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 20  # in a table by class; the rest is in --json
 MOST_CONFUSED = 12  # classes up to which the whole confusion matrix is shown
-MOST_FOLDS = 10
+MOST_FOLDS = 6  # beside their mean; more have a table of their own
 MOST_KEYS = 10
+LONGEST_NAME = 40  # letters of a class in a table
 
 
 def print_fit(result: FitResult) -> None:
@@ -26,18 +29,19 @@ def print_fit(result: FitResult) -> None:
     for note in result.notes:
         output.say_warning(note)
     chosen = result.whole.chosen
-    click.echo(click.wrap_text(result.plan.description, 98))
+    output.print_text(result.plan.description)
     click.echo(
         f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
-    print_evaluation(result.whole.evaluation)
+    folds = [name for name, _ in result.whole.folds]
+    print_evaluation(result.whole.evaluation, folds)
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
         click.echo("\ncross-validation of the same procedure on the training part")
-        _print_scores(result.whole.cv.scores, result.whole.cv.baseline)
+        _print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
     if result.by_group is not None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
-        _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline)
+        _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
     if len(result.heads) > 1:
         _print_heads(result.heads)
     _print_choices(result.whole)
@@ -47,16 +51,16 @@ def print_fit(result: FitResult) -> None:
     )
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Print scores with intervals, the table by class, and the confusion matrix."""
-    _print_scores(evaluation.scores, evaluation.baseline)
+def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
+    """Print scores with intervals, the table by class, and the confusion matrix; `folds` are their names."""
+    _print_scores(evaluation.scores, evaluation.baseline, folds)
     if evaluation.binary is not None:
         _print_binary(evaluation.binary)
     click.echo()
     shown = evaluation.per_class[:MOST_CLASSES]
     output.print_table(
         ["class", "precision", "recall", "F1", "support"],
-        [(one.name, one.precision, one.recall, one.f1, one.support) for one in shown],
+        [(_short(one.name), one.precision, one.recall, one.f1, one.support) for one in shown],
     )
     if len(evaluation.per_class) > len(shown):
         click.echo(f"  ... and {len(evaluation.per_class) - len(shown):,} more classes (--json has all)")
@@ -65,41 +69,68 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 def print_predictions(predictions: Predictions, target: str | None) -> None:
     """Print how many images got a prediction, which failed, and the scores where labels are known."""
-    counts = {name: predictions.predicted.count(name) for name in predictions.classes}
-    click.echo(f"{len(predictions) - len(predictions.failures):,} images classified")
-    output.print_table(["predicted", "images"], list(counts.items())[:MOST_CLASSES])
+    for note in predictions.notes:
+        output.say_warning(note)
+    counts = Counter(predictions.predicted)
+    click.echo(f"{output.count(len(predictions) - len(predictions.failures), 'image')} classified")
+    shown = predictions.classes[:MOST_CLASSES]
+    output.print_table(["predicted", "images"], [(_short(name), counts[name]) for name in shown])
+    if len(predictions.classes) > len(shown):
+        click.echo(f"  ... and {len(predictions.classes) - len(shown):,} more classes")
     if predictions.failures:
-        click.echo(f"{len(predictions.failures):,} images failed and have no prediction:")
+        click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")
         for key, reason in list(predictions.failures.items())[:MOST_KEYS]:
-            click.echo(f"  {key}  ({reason})")
+            click.echo(f"  {output.printable(key)}  ({reason})")
         if len(predictions.failures) > MOST_KEYS:
             click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
-    if predictions.evaluation is not None:
-        click.echo(f"\nscores on the {predictions.evaluation.n_samples:,} images whose label is known")
-        print_evaluation(predictions.evaluation)
+    evaluation, which = _to_quote(predictions)
+    if evaluation is not None:
+        click.echo(f"\nscores on the {which}")
+        print_evaluation(evaluation)
     if target is not None:
         click.echo(f"saved: {target}")
 
 
-def _print_scores(scores: dict[str, Interval], baseline: Baseline | None) -> None:
-    with_folds = any(len(interval.folds) > 1 for interval in scores.values())
-    rows = []
-    for name, interval in scores.items():
-        row = [name, interval.mean, _range(interval)]
-        if baseline is not None:
-            row.append(baseline.scores.get(name))
-        if with_folds:
-            row.append(" ".join("-" if value is None else f"{value:.3f}" for value in interval.folds[:MOST_FOLDS]))
-        rows.append(row)
+def say_predictions(predictions: Predictions) -> None:
+    """Say on stderr what a CSV on stdout does not: warnings, failures, and two scores where labels are known."""
+    for note in predictions.notes:
+        output.say_warning(note)
+    for key, reason in predictions.failures.items():
+        output.say_warning(f"{output.printable(key)}: {reason}")
+    evaluation, which = _to_quote(predictions)
+    if evaluation is not None:
+        scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]
+        output.say(f"{which}: {', '.join(scores)} (-o FILE prints the whole account)")
+
+
+def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
+    """Return the scores that say most about new images, and on which images they are."""
+    if predictions.evaluation_new is None or not any(predictions.seen):
+        evaluation, which = predictions.evaluation, "whose label is known"
+    else:
+        evaluation, which = predictions.evaluation_new, "that are new to the classifier and whose label is known"
+    return evaluation, "" if evaluation is None else f"{output.count(evaluation.n_samples, 'image')} {which}"
+
+
+def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
     header = ["score", "mean", "95 % interval"]
+    rows = [[name, interval.mean, _range(interval)] for name, interval in scores.items()]
+    by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
-    if with_folds:
-        header.append("by fold" if max(len(i.folds) for i in scores.values()) <= MOST_FOLDS else "first folds")
+        for row in rows:
+            row.append(baseline.scores.get(str(row[0])))
+    if by_fold and len(folds) <= MOST_FOLDS:
+        header.append("by fold")
+        for row in rows:
+            row.append(" ".join("-" if value is None else f"{value:.3f}" for value in by_fold[str(row[0])]))
     output.print_table(header, rows)
     _print_methods(scores)
     if baseline is not None:
-        click.echo(f"  guessing: always the largest class of the training part ({baseline.majority})")
+        output.print_text(f"  guessing: always the largest class of the training part ({baseline.majority})")
+    if by_fold and len(folds) > MOST_FOLDS:
+        click.echo()
+        output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
 
 
 def _print_methods(scores: dict[str, Interval]) -> None:
@@ -108,12 +139,11 @@ def _print_methods(scores: dict[str, Interval]) -> None:
         by_method.setdefault(interval.method, []).append(name)
     for method, names in by_method.items():
         which = "interval" if len(by_method) == 1 else f"interval of {', '.join(names)}"
-        for line in click.wrap_text(f"{which}: {method}", 98, "  ", "    ").splitlines():
-            click.echo(line)
+        output.print_text(f"  {which}: {method}")
 
 
 def _print_binary(binary: BinaryScores) -> None:
-    click.echo(f"\nwith {binary.positive!r} as the positive class (--positive names another)")
+    output.print_text(f"\nwith {binary.positive!r} as the positive class (featx fit --positive names another)")
     named = {"sensitivity": binary.sensitivity, "specificity": binary.specificity, "PPV": binary.ppv, "NPV": binary.npv}
     output.print_table(
         ["proportion", "value", "95 % interval"],
@@ -125,7 +155,7 @@ def _print_binary(binary: BinaryScores) -> None:
 def _print_confusion(evaluation: Evaluation) -> None:
     if len(evaluation.classes) > MOST_CONFUSED:
         pairs = [
-            (evaluation.classes[i], evaluation.classes[j], count)
+            (_short(evaluation.classes[i]), _short(evaluation.classes[j]), count)
             for i, row in enumerate(evaluation.confusion)
             for j, count in enumerate(row)
             if i != j and count
@@ -135,8 +165,10 @@ def _print_confusion(evaluation: Evaluation) -> None:
         return
     repeats = f", pooled over {evaluation.n_repeats} repeats" if evaluation.n_repeats > 1 else ""
     click.echo(f"\nconfusion matrix (rows: true, columns: predicted{repeats})")
-    rows = [(name, *row) for name, row in zip(evaluation.classes, evaluation.confusion, strict=True)]
-    output.print_table(["", *(name[:10] for name in evaluation.classes)], rows)
+    names = [_short(name, 20) for name in evaluation.classes]
+    width = (output.COLUMNS - max(map(len, names))) // len(names) - 2
+    rows = [(name, *row) for name, row in zip(names, evaluation.confusion, strict=True)]
+    output.print_table(["", *(_short(name, width) for name in names)], rows)
 
 
 def _print_heads(heads: dict[str, HeadResult]) -> None:
@@ -154,6 +186,10 @@ def _print_choices(whole: HeadResult) -> None:
         ["fold", "head", "scaling", "C", "inner score", "grid"],
         [(n, c.head, c.scaling, f"{c.C:g}", c.score, f"{c.edge} edge" if c.edge else "") for n, c in whole.folds],
     )
+
+
+def _short(name: str, letters: int = LONGEST_NAME) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 3]}..."
 
 
 def _range(interval: Interval) -> str:
