@@ -24,7 +24,7 @@ from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.text import save_text
+from featx.store.target import check_target, save_text
 from featx.vision.engine import EngineOptions, iter_batches
 
 Progress = Callable[[int, int], None]
@@ -134,12 +134,12 @@ class Predictions:
         Raises
         ------
         UsageError
-            If the name ends otherwise.
+            If the name ends otherwise, or its folder is not there.
         StoreWriteError
             If the file system refuses.
         """
         path = os.fspath(path)
-        check_format(path)
+        check_target(path, FORMATS, what="predictions")
         text = io.StringIO()
         (self.write_jsonl if path.lower().endswith(".jsonl") else self.write_csv)(text)
         save_text(path, text.getvalue(), what="predictions")
@@ -157,12 +157,6 @@ class Predictions:
             "warnings": self.notes,
             "predictions": list(self.iter_records()),
         }
-
-
-def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise a UsageError unless `path` ends in ``.csv`` or ``.jsonl``: better before the work than after it."""
-    if not os.fspath(path).lower().endswith(FORMATS):
-        raise UsageError(f"predictions are written as .csv or .jsonl, not as {os.fspath(path)!r}")
 
 
 def predict(

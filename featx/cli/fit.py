@@ -52,7 +52,12 @@ def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
     """
     from featx.fit import FitOptions, fit, save, save_out_of_fold
+    from featx.store.target import check_target
 
+    if target is not None:
+        check_target(target, (".featx",), what="bundles")
+    if oof is not None:
+        check_target(oof, (".csv",), what="out-of-fold predictions")
     fit_options = FitOptions(**values)
     with output.progress("fit", "searches", quiet=quiet) as advance:
         result = fit(file, fit_options, progress=advance)

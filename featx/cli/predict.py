@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -31,11 +32,14 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
       featx predict photos.featx new-photos/ -o predictions.csv
     """
     from featx.learn.bundle import load_bundle
-    from featx.predict import check_format, predict
+    from featx.predict import FORMATS, predict
+    from featx.store.target import check_target
     from featx.vision.engine import EngineOptions
 
     if target is not None:
-        check_format(target)
+        check_target(target, FORMATS, what="predictions")
+        if os.path.realpath(target) == os.path.realpath(source):
+            raise UsageError(f"-o {target} is SOURCE itself; give another -o FILE")
     backbone, trust = values.pop("backbone"), values.pop("trust")
     source_options = options.read_source_options(values)
     loaded = load_bundle(bundle)

@@ -20,7 +20,7 @@ from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged
 from featx.spec import FeatureSpec
-from featx.store.text import save_text
+from featx.store.target import save_text
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,34 @@ def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, features
     assert not (tmp_path / "x.featx").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("-o", "photos.h5", "bundles are written as .featx"),
+        ("-o", "nowhere/x.featx", "there is no folder"),
+        ("--oof", "photos.h5", "predictions are written as .csv"),
+        ("--oof", "nowhere/oof.csv", "there is no folder"),
+    ],
+)
+def test_a_name_that_cannot_be_written_is_refused_before_the_work_and_overwrites_nothing(
+    featx, features, tmp_path, option, name, words
+):
+    before = features.read_bytes()
+    outcome = featx("fit", features, option, tmp_path / name)
+    assert outcome.code == 2
+    assert words in outcome.err.replace("\n", " ")
+    assert features.read_bytes() == before
+
+
+def test_predictions_never_overwrite_the_table_that_they_are_for(featx, bundle, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path\nphotos/moss/p0_0.png\n")
+    outcome = featx("predict", bundle, table, "-o", table)
+    assert outcome.code == 2
+    assert "SOURCE itself" in outcome.err
+    assert table.read_text() == "path\nphotos/moss/p0_0.png\n"
+
+
 def test_one_class_only_is_fits_error_not_extracts(featx, tmp_path, write_photo):
     for i in range(6):
         write_photo(tmp_path / "one" / "moss" / f"{i}.png", (60, 140, 60), i)
@@ -147,6 +175,23 @@ def test_predict_prints_scores_where_labels_are_known(featx, bundle, photos, tmp
     assert "whose label is known" in outcome.out
     report = featx("predict", bundle, photos, "--json").json
     assert report["evaluation"]["n_samples"] == 16
+
+
+def test_predict_says_which_images_were_in_the_training_set_and_scores_the_new_ones(
+    featx, bundle, photos, tmp_path, write_photo
+):
+    outcome = featx("predict", bundle, photos, "-o", tmp_path / "p.csv")
+    assert "warning: 16 of 16 images were in the training set" in outcome.err
+    for i in range(3):
+        write_photo(photos / "moss" / f"new_{i}.png", (60, 140, 60), 200 + i)
+    outcome = featx("predict", bundle, photos, "-o", tmp_path / "p.csv")
+    assert "warning: 16 of 19 images were in the training set" in outcome.err
+    assert "scores on the 3 images that are new to the classifier" in outcome.out
+    on_stdout = featx("predict", bundle, photos)
+    assert len(on_stdout.out.splitlines()) == 20
+    assert "3 images that are new to the classifier" in on_stdout.err
+    assert "balanced_accuracy 1.000" in on_stdout.err
+    assert "fitted_on" not in featx("info", bundle).out + featx("info", bundle, "--json").out
 
 
 def test_predict_refuses_a_feature_file_of_another_spec(featx, bundle, photos, tmp_path):
