@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from featx.cli import options, output
+from featx.errors import BundleError
 
 MOST_NAMES = 20  # of a table of counts; the rest is counted
 
@@ -34,7 +35,7 @@ def command(file: str, failures: bool, as_json: bool) -> int:
     if as_json:
         output.print_json(facts)
     elif failures:
-        _show_failures(facts.get("failures", {}))
+        _show_failures(facts.get("failures"))
     else:
         _show_file(facts)
     return 0
@@ -81,7 +82,10 @@ def _show_counts(column: str, by_name: dict[str, int], group_source: str) -> Non
         click.echo(f"  ... and {len(by_name) - MOST_NAMES:,} more")
 
 
-def _show_failures(failures: dict[str, str]) -> None:
+def _show_failures(failures: dict[str, str] | None) -> None:
+    if failures is None:
+        click.echo("not complete: the failed images are known when the run has finished")
+        return
     if not failures:
         click.echo("no failed images")
     for key, reason in failures.items():
@@ -109,5 +113,29 @@ def _show_bundle(path: str, as_json: bool) -> None:
     if as_json:
         output.print_json(facts)
         return
+    try:
+        _show_facts(path, facts)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"does not say all that featx fit writes down ({error}); --json shows what it says"
+        raise BundleError(message, path=path) from error
+
+
+def _show_facts(path: str, facts: dict[str, Any]) -> None:
+    chosen, classes = facts["chosen"], facts["classes"]
+    named = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
     click.echo(path)
-    output.print_table(["fact", "value"], [(name, _brief(value)[:80]) for name, value in facts.items()])
+    output.print_text(f"  {output.count(len(classes), 'class')}: {output.printable(named)}")
+    click.echo(
+        f"  {chosen['head']}, {chosen['scaling']}, C = {chosen['C']:g}, fitted on "
+        f"{output.count(facts['n_fitted'], 'sample')} of {facts['n_samples']:,}"
+    )
+    output.print_text(f"\n{facts['description']}")
+    scores = [(name, score["mean"], score["low"], score["high"]) for name, score in facts["scores"].items()]
+    output.print_table(["score", "mean", "low", "high"], scores)
+    for warning in facts["warnings"]:
+        output.print_text(f"  {warning}")
+    click.echo("\nfeatures made by")
+    output.print_table(["field", "value"], list(_fields(facts["spec"])))
+    for library, version in facts["versions"].items():
+        click.echo(f"  with {library} {version}")
+    click.echo("\nfeatx info --json shows all that is known of it")

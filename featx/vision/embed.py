@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.errors import UsageError
+from featx.errors import FeatxError, InputError, UsageError
 from featx.vision.backbones import Backbone
 from featx.vision.nodes import read_features
 from featx.vision.own import is_own
@@ -68,15 +68,35 @@ class Embedder:
             Pooled, not yet rounded to the stored dtype; NaN and infinite values are left in.
         logits : float32 array (B, n_source_classes), or None
             The network's own class scores, where the spec asks for them.
+
+        Raises
+        ------
+        UsageError
+            If the device has too little memory.
+        InputError
+            If a user's own network fails.
         """
         spec, device = self.backbone.spec, torch.device(self.device)
         with torch.inference_mode(), _exact(device), _autocast(device, spec.dtype):
             # In the order of torchvision's own transform, so that the last bit is the same.
             images = torch.from_numpy(pixels).to(device).float().div_(255).sub_(self._mean).div_(self._std)
             images = images.contiguous(memory_format=self._layout)
-            features, scores = read_features(
-                self._network, images, self.backbone.node, spec.pooling, with_scores=spec.logits
-            )
+            try:
+                features, scores = read_features(
+                    self._network, images, self.backbone.node, spec.pooling, with_scores=spec.logits
+                )
+            except torch.OutOfMemoryError as error:
+                raise UsageError(
+                    f"device {self.device} has too little memory for {len(pixels)} images at once; "
+                    "take a smaller --batch-size"
+                ) from error
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+                if isinstance(error, FeatxError) or not is_own(spec.backbone):
+                    raise
+                raise InputError(
+                    f"backbone {spec.backbone}: the network failed on {len(pixels)} images of "
+                    f"{pixels.shape[2]} x {pixels.shape[3]} pixels: {type(error).__name__}: {error}"
+                ) from error
         return features.cpu().numpy(), None if scores is None else scores.cpu().numpy()
 
 

@@ -326,6 +326,7 @@ def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(
     assert "run the same command again" in err
     assert "featx extract many -o many.h5" in err
     monkeypatch.chdir(tmp_path)
+    assert "not complete" in featx("info", "many.h5", "--failures").out
     kept = featx("info", "many.h5", "--json").json["pending"]["done"]
     assert 0 < kept < 100
     assert f"{kept} of 100 images are kept" in err

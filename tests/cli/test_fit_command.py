@@ -194,6 +194,21 @@ def test_predict_says_which_images_were_in_the_training_set_and_scores_the_new_o
     assert "fitted_on" not in featx("info", bundle).out + featx("info", bundle, "--json").out
 
 
+def test_info_of_a_bundle_tells_head_scores_and_spec_in_lines_that_fit(featx, bundle):
+    outcome = featx("info", bundle)
+    for words in ("2 classes: moss, rust", "logreg", "fitted on", "balanced_accuracy", "squeezenet1_1", "scikit-learn"):
+        assert words in outcome.out
+    assert [line for line in outcome.out.replace(str(bundle), "").splitlines() if len(line) >= 100] == []
+
+
+def test_info_of_a_bundle_that_says_too_little_is_a_bundle_error(featx, tmp_path):
+    path = tmp_path / "poor.featx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundle.json", '{"featx_format": 1}')
+    assert featx("info", path).code == 6
+    assert featx("info", path, "--json").json == {"featx_format": 1}
+
+
 def test_predict_refuses_a_feature_file_of_another_spec(featx, bundle, photos, tmp_path):
     featx("extract", photos, "-o", tmp_path / "max.h5", *TINY, "--pooling", "max")
     outcome = featx("predict", bundle, tmp_path / "max.h5")

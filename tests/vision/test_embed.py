@@ -10,7 +10,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from featx.errors import UsageError
+from featx.errors import InputError, UsageError
 from featx.spec import FeatureRequest
 from featx.vision.backbones import load_backbone
 from featx.vision.embed import Embedder, choose_device
@@ -169,3 +169,41 @@ def test_the_gpu_gives_the_features_of_the_cpu_without_tf32():
     on_gpu = Embedder(load_backbone(request), device="cuda")(pixels)[0]
     assert_equal_features(on_gpu, Embedder(load_backbone(request), device="cpu")(pixels)[0])
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+
+
+FAILS_LATER = """
+import torch
+from torch import nn
+
+
+class Later(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.head, self.error, self.calls = nn.Linear(3, 2), error, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 1:
+            raise self.error
+        return self.head(x.mean((2, 3)))
+
+
+def broken():
+    return Later(RuntimeError("boom"))
+
+
+def too_large():
+    return Later(torch.OutOfMemoryError("tried to allocate"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [("broken", InputError, "fails_later:broken.*RuntimeError: boom"), ("too_large", UsageError, "--batch-size")],
+)
+def test_a_network_that_fails_on_a_batch_says_what_to_do(tmp_path, monkeypatch, name, error, words):
+    (tmp_path / "fails_later.py").write_text(FAILS_LATER)
+    monkeypatch.chdir(tmp_path)
+    embedder = Embedder(load_backbone(FeatureRequest(backbone=f"fails_later:{name}")), device="cpu")
+    with pytest.raises(error, match=words):
+        embedder(random_pixels(2, 224))
