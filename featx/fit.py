@@ -87,25 +87,29 @@ def fit_features(
     outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
     final = outcomes[-1].best
     estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
-    n_refits = len(jobs) * len(space.heads)
+    n_fits = sum(job.n_fits(space) for job in jobs)
     if len(plan.fit) > len(plan.train):
-        saved, failures = refit(X, y, study.refit_job(plan.fit, "all"), final.choice, space)
-        estimator, unconverged, n_refits = saved.estimator, unconverged + failures, n_refits + 1
+        job = study.refit_job(plan.fit, "all")
+        saved, failures = refit(X, y, job, final.choice, space)
+        estimator, unconverged = saved.estimator, unconverged + failures
+        n_fits += job.n_refits(final.choice.head)
     seconds = time.perf_counter() - start
 
     best = [outcome.best for outcome in outcomes]
+    heads = {name: study.account(folds, [outcome.heads[name] for outcome in outcomes]) for name in space.heads}
     return FitResult(
         estimator=estimator,
         classes=[str(name) for name in estimator.classes_],
-        whole=study.account(folds, best),
-        heads={name: study.account(folds, [outcome.heads[name] for outcome in outcomes]) for name in space.heads},
+        whole=study.account(folds, best) if len(heads) > 1 else heads[final.choice.head],
+        heads=heads,
         plan=plan,
+        prescribed_folds=study.prescribed is not None,
         groups=study.groups,
         by_group=study.account_by_group(folds, best) if options.by_group else None,
         out_of_fold=study.out_of_fold(folds, best),
         out_of_fold_classes=study.classes(plan.train),
         unconverged=unconverged,
-        n_fits=n_refits + space.n_candidates * sum(len(job.inner) for job in jobs),
+        n_fits=n_fits,
         unlabelled=len(features) - len(labelled),
         small_classes=small_classes,
         n_missing=features.n_missing,
@@ -151,23 +155,28 @@ class _Study:
         """List the classes of some rows, as a head fitted on them has them."""
         return [str(name) for name in np.unique(self.data.y[rows])]
 
+    @property
+    def prescribed(self) -> NDArray[np.object_] | None:
+        """The fold column of the rows in ``plan.choose``, where there is one that prescribes the outer folds."""
+        column = self.data.folds[self.plan.choose]
+        return column if self.plan.scheme != "val-test" and np.any(column != "") else None
+
     # Folds and jobs
 
     def outer_folds(self) -> list[Fold]:
         """Make the folds of nested cross-validation; their positions are among ``plan.choose``."""
         plan, options = self.plan, self.options
-        y, groups, prescribed = self.data.y[plan.choose], self.ids(plan.choose), self.data.folds[plan.choose]
+        y, groups = self.data.y[plan.choose], self.ids(plan.choose)
         if plan.scheme == "val-test":
             check_classes(y, groups, n_splits=1, what="training")
             return []
-        is_prescribed = bool(np.any(prescribed != ""))
         return make_folds(
             y,
             groups,
             n_splits=options.cv,
             n_repeats=options.repeats,
             random_state=options.random_state,
-            prescribed=prescribed if is_prescribed else None,
+            prescribed=self.prescribed,
             group_names=self.groups.names,
             inner_splits=options.inner_cv,
         )

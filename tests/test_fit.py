@@ -106,8 +106,9 @@ def test_the_json_object_holds_what_is_documented():
     assert (data["groups"], data["binary"], data["by_group"]) == (None, None, None)
     assert data["seconds"] > 0
     assert data["not_converged"]["count"] == len(data["not_converged"]["fits"]) == 0
-    # 3 outer folds and the final choice, 2 inner folds, 2 heads x 2 scalings x 3 C; and 4 refits of each head
-    assert data["not_converged"]["n_fits"] == 4 * 2 * 12 + 4 * 2
+    # 3 outer folds and the final choice: 2 inner folds, 2 heads x 2 scalings x 3 C; and a refit of each head, with
+    # one more for each inner fold behind the sigmoid of the SVM
+    assert data["not_converged"]["n_fits"] == 4 * (2 * 12 + 1 + 3)
     assert any("No groups were given" in line for line in data["warnings"])
 
 
@@ -264,6 +265,13 @@ def test_a_group_on_both_sides_of_a_split_is_an_error_that_names_it():
         fit_features(data, quick())
 
 
+def test_the_same_picture_on_both_sides_of_a_split_is_an_error_that_names_both():
+    sha256 = [f"{i:064x}" for i in range(60)]
+    sha256[9] = sha256[3]
+    with pytest.raises(LabelsError, match=r"'003.png = 009.png' into 'test' and 'train'; identical files make one"):
+        fit_features(features(splits=splits_of(60, "train", "test"), sha256=sha256), quick())
+
+
 def test_a_class_that_only_the_test_part_has_is_counted_as_wrong_and_named():
     splits = splits_of(60, "train", "test")
     y = [f"class {i % 3}" for i in range(60)]
@@ -305,6 +313,9 @@ def test_a_fold_column_prescribes_the_folds():
     result = fit_features(features(folds=folds), quick(cv=5))
     assert {row.key: row.fold for row in result.out_of_fold} == {f"{i:03d}.png": fold for i, fold in enumerate(folds)}
     assert [name for name, _ in result.whole.folds] == ["north", "south", "west"]
+    assert "The outer folds are those of the fold column (north, south, west)" in result.description
+    never = [fold if fold != "west" else "-1" for fold in folds]
+    assert fit_features(features(folds=never), quick()).to_dict()["n_reported"] == sum(fold != "west" for fold in folds)
     with pytest.raises(UsageError, match="--repeats 2 with a fold column"):
         fit_features(features(folds=folds), quick(repeats=2))
 

@@ -29,7 +29,7 @@ def print_fit(result: FitResult) -> None:
     for note in result.notes:
         output.say_warning(note)
     chosen = result.whole.chosen
-    output.print_text(result.plan.description)
+    output.print_text(result.description)
     click.echo(
         f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"

@@ -28,7 +28,7 @@ class GroupIds:
         user must still hear that no groups were given.
     names : tuple of str
         One name for each group, for messages: what the source calls it (two that identical bytes join are
-        ``"a + b"``), else the key of its first sample.
+        ``"a + b"``), else the key of its sample (identical ones are ``"1.png = 2.png"``).
     """
 
     ids: IntArray | None
@@ -99,9 +99,9 @@ def _names(
     keys: Sequence[str] | NDArray[np.object_] | None,
 ) -> tuple[str, ...]:
     own: list[dict[str, None]] = [{} for _ in range(n_groups)]
-    first_key = [""] * n_groups
+    own_keys: list[list[str]] = [[] for _ in range(n_groups)]
     for place, (number, group) in enumerate(zip(ids, groups, strict=True)):
         if group:
             own[number][str(group)] = None
-        first_key[number] = first_key[number] or (str(keys[place]) if keys is not None else f"sample {place}")
-    return tuple(" + ".join(names) or key for names, key in zip(own, first_key, strict=True))
+        own_keys[number].append(str(keys[place]) if keys is not None else f"sample {place}")
+    return tuple(" + ".join(names) or " = ".join(some) for names, some in zip(own, own_keys, strict=True))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import LabelsError, UsageError
+from featx.errors import LabelsError
 from featx.learn.groups import GroupIds
 from featx.learn.splits import check_whole_groups
 
@@ -85,10 +85,6 @@ def plan_evaluation(
     LabelsError
         A split of another name, splits without ``train``, or a group in more than one part.
     """
-    if split not in ("auto", "ignore"):
-        raise UsageError(f"--split {split}: expected auto or ignore")
-    if refit not in ("default", "all"):
-        raise UsageError(f"--refit {refit}: expected default or all")
     column = np.asarray(splits, dtype=object)
     everything = np.arange(len(column))
     nothing = np.array([], dtype=np.int64)
@@ -105,12 +101,13 @@ def plan_evaluation(
         raise LabelsError(f"no sample is in split train (only {', '.join(sorted(present))}); use --split ignore")
     placed = np.flatnonzero(column != "")
     if groups is not None and groups.ids is not None:
+        identical = "identical files make one group; " if "identical bytes" in groups.source else ""
         check_whole_groups(
             column[placed],
             groups.ids[placed],
             what="the split",
             group_names=groups.names,
-            hint="mend the split, or use --split ignore to cross-validate with whole groups",
+            hint=f"{identical}mend the split, or use --split ignore to cross-validate with whole groups",
         )
     train, val, test = (np.flatnonzero(column == name) for name in ("train", "val", "test"))
     scheme: Scheme

@@ -95,6 +95,8 @@ class FitResult:
         Each head alone, from the same fits.
     plan : EvaluationPlan
         Which rows did what, as positions among the rows that were used.
+    prescribed_folds : bool
+        Whether the outer folds are those of a fold column.
     groups : GroupIds
     by_group : GroupEvaluation or None
         Scores of whole groups, where asked for.
@@ -120,6 +122,7 @@ class FitResult:
     whole: HeadResult
     heads: dict[str, HeadResult]
     plan: EvaluationPlan
+    prescribed_folds: bool
     groups: GroupIds
     by_group: GroupEvaluation | None
     out_of_fold: list[OutOfFold] = field(repr=False)
@@ -142,7 +145,7 @@ class FitResult:
         choices = [("final", self.whole.chosen), *self.whole.folds]
         return {
             "scheme": self.plan.scheme,
-            "description": self.plan.description,
+            "description": self.description,
             **self.whole.to_dict(),
             "head": self.whole.chosen.head,
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
@@ -152,7 +155,7 @@ class FitResult:
             "by_group": None if self.by_group is None else self.by_group.to_dict(),
             "n_samples": len(np.union1d(self.plan.fit, self.plan.report)),
             "n_fitted": len(self.plan.fit),
-            "n_reported": len(self.plan.report),
+            "n_reported": self.whole.evaluation.n_samples,
             "left_out": {
                 "unlabelled": self.unlabelled,
                 "small_classes": self.small_classes,
@@ -170,6 +173,15 @@ class FitResult:
             "options": asdict(self.options),
             "seconds": self.seconds,
         }
+
+    @property
+    def description(self) -> str:
+        """What was chosen on, scored and fitted, in a few sentences."""
+        text = self.plan.description
+        if self.prescribed_folds:
+            names = ", ".join(name for name, _ in self.whole.folds)
+            text += f" The outer folds are those of the fold column ({names}), not of --cv."
+        return text
 
     @property
     def notes(self) -> list[str]:

@@ -146,6 +146,14 @@ class Job:
     test: IntArray
     keep: bool = False
 
+    def n_refits(self, head: str) -> int:
+        """How many fits it takes to refit a head: one, and one for each fold behind a sigmoid."""
+        return 1 if HEADS[head].has_probabilities else 1 + len(np.unique(self.calibration))
+
+    def n_fits(self, space: Space) -> int:
+        """How many fits the search and the refits of all heads take."""
+        return space.n_candidates * len(self.inner) + sum(self.n_refits(head) for head in space.heads)
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:

@@ -332,9 +332,3 @@ def test_a_group_may_reach_into_samples_without_a_split():
 def test_splits_that_make_no_plan_are_refused(splits, message):
     with pytest.raises(LabelsError, match=message):
         plan_evaluation(splits)
-
-
-@pytest.mark.parametrize("options", [{"split": "maybe"}, {"refit": "some"}])
-def test_unknown_values_of_split_and_refit_are_usage_errors(options):
-    with pytest.raises(UsageError, match="expected"):
-        plan_evaluation(["train", "test"], **options)
