@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
-    from featx.manifest.source import SourceOptions
+    from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
     from featx.spec import FeatureRequest, FeatureSpec
     from featx.store.file import FeatureFile
@@ -80,6 +80,7 @@ __all__ = [
     "image_pipeline",
     "load_bundle",
     "load_features",
+    "manifest_of",
     "predict",
 ]
 
@@ -90,7 +91,7 @@ _HOMES = {
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
-    "featx.manifest.source": ("SourceOptions",),
+    "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),
     "featx.store.file": ("FeatureFile",),

@@ -134,7 +134,8 @@ def extract(
     Parameters
     ----------
     source : path, Manifest, or sequence
-        A folder, a table or an image; or paths, PIL images and uint8 arrays (height, width[, 3]).
+        A folder, a table or an image; or paths, PIL images and uint8 arrays (height, width[, 3]). With
+        labels and groups: ``featx.manifest_of(images, labels=..., groups=...)``.
     output : path
         The feature file; made if it is not there, brought up to date if it is.
     request : FeatureRequest

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import featx
 from featx.errors import UsageError
 from featx.extract import extract
 from featx.spec import FeatureRequest
@@ -47,6 +48,14 @@ def test_arrays_that_did_not_change_are_recognised(pixels, tmp_path):
     pixels[2] = 0
     report = extract(pixels, target, request=MINI)
     assert (report.computed, report.unchanged) == (1, 4)
+
+
+def test_labels_and_groups_of_images_in_memory_are_stored(pixels, tmp_path):
+    source = featx.manifest_of(pixels, labels=[1, 1, 2, 2, None], groups=["a", "a", "b", "b", ""])
+    featx.extract(source, tmp_path / "x.h5", request=MINI)
+    with FeatureFile.open(tmp_path / "x.h5") as file:
+        assert file.labels() == ["1", "1", "2", "2", ""]
+        assert file.groups() == ["a", "a", "b", "b", ""]
 
 
 def test_one_image_given_as_if_it_were_many_is_refused(pixels, tmp_path):
