@@ -2,16 +2,20 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from featx.extract import extract
+from featx.spec import FeatureRequest
 from featx.store.file import FeatureFile
 
 TINY = ["--backbone", "squeezenet1_1", "--weights", "random", "--num-workers", "2"]
@@ -206,6 +210,86 @@ def test_an_unexpected_error_of_the_operating_system_is_a_message_too(featx, tmp
     outcome = featx("info", tmp_path / ("x" * 300))
     assert outcome.code == 1
     assert "too long" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"file,label\nphotos/moss/p0_0.png,moss\n", "--path-column"),
+        (b"path\nphotos/moss/p0_0.png\nphotos/moss/p0_0.png\n", "line 3"),
+        (b"path,label\nphotos/moss/p0_0.png,M\xe4rz\n", "save the table as UTF-8"),
+        (b"path\n../elsewhere/1.png\n", "--root"),
+        (b'path,label\n"photos/moss,moss\n', "quotation mark"),
+        (b"path,split\nphotos/moss/p0_0.png,holdout\n", "holdout"),
+        (b"", "empty"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_an_input_error_with_its_line(featx, photos, tmp_path, table, words):
+    path = tmp_path / "t.csv"
+    path.write_bytes(table)
+    outcome = featx("extract", path, "-o", tmp_path / "x.h5", *TINY)
+    assert outcome.code == 4
+    assert words in outcome.err
+    assert "t.csv" in outcome.err
+    assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory, write_photo):
+    """A folder with one picture, and its feature file."""
+    folder = tmp_path_factory.mktemp("small")
+    write_photo(folder / "photos" / "moss" / "1.png", (60, 140, 60), 1)
+    extract(folder / "photos", folder / "x.h5", request=FeatureRequest(backbone="featx-mini"))
+    return folder / "photos", folder / "x.h5"
+
+
+def cut(path):
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def make_newer(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["featx_format"] = 99
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(cut, "--replace"), (make_newer, "newer"), (lambda path: path.write_text("a diary"), "not an HDF5 file")],
+)
+def test_an_output_that_cannot_be_used_is_refused_and_left_alone(featx, small_file, tmp_path, spoil, words):
+    photos, good = small_file
+    target = tmp_path / "x.h5"
+    shutil.copy(good, target)
+    spoil(target)
+    before = target.read_bytes()
+    for arguments in (("extract", photos, "-o", target, "--backbone", "featx-mini"), ("info", target)):
+        outcome = featx(*arguments)
+        assert outcome.code == 5
+        assert words in outcome.err
+    assert target.read_bytes() == before
+
+
+def test_an_output_below_a_file_is_a_write_error(featx, photos, tmp_path):
+    (tmp_path / "words.txt").write_text("x")
+    outcome = featx("extract", photos, "-o", tmp_path / "words.txt" / "x.h5", *TINY)
+    assert outcome.code == 5
+    assert "give another -o FILE" in outcome.err
+
+
+def test_a_full_disk_is_a_message_and_the_same_command_goes_on_when_there_is_room(featx, photos, tmp_path):
+    target = tmp_path / "photos.h5"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        outcome = featx("extract", photos, "-o", target, *TINY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert outcome.code == 5
+    assert "File too large" in outcome.err
+    assert "same command again" in outcome.err
+    assert not target.exists()
+    assert featx("extract", photos, "-o", target, *TINY, "--json").json["rows"] == 16
 
 
 def test_an_unknown_command_lists_close_matches(featx):
