@@ -68,13 +68,16 @@ source_options: Callable[[Any], Any] = _stack(
         help="How SOURCE's folders are read: class folders, train/val/test folders of them, or just images.",
     ),
     click.option("--root", metavar="FOLDER", help="The folder that a table's paths start from (default: the table's)."),
-    click.option("--path-column", default="path", show_default=True, metavar="NAME"),
-    click.option("--label-column", default="label", show_default=True, metavar="NAME"),
-    click.option(
-        "--group-column", default="group", show_default=True, metavar="NAME", help="Patient, site, object ..."
+    *(
+        click.option(f"--{role}-column", default=role, show_default=True, metavar="NAME", help=f"In a table: {what}.")
+        for role, what in (
+            ("path", "the files"),
+            ("label", "the classes"),
+            ("group", "patients, sites or objects"),
+            ("split", "train, val or test"),
+            ("fold", "folds of your own"),
+        )
     ),
-    click.option("--split-column", default="split", show_default=True, metavar="NAME"),
-    click.option("--fold-column", default="fold", show_default=True, metavar="NAME"),
     click.option(
         "--group-regex", metavar="REGEX", help="The group is what the first (...) matches in the key: '(patient\\d+)_'."
     ),
@@ -83,7 +86,14 @@ source_options: Callable[[Any], Any] = _stack(
 
 engine_options: Callable[[Any], Any] = _stack(
     click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N"),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=32,
+        show_default=True,
+        metavar="N",
+        help="Images in one forward pass; the features do not depend on it.",
+    ),
     click.option(
         "--num-workers",
         type=click.IntRange(min=1),
