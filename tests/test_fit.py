@@ -352,6 +352,9 @@ def test_by_group_scores_the_patients_of_a_test_part():
     result = fit_features(features(groups=groups, splits=splits), quick(by_group=True))
     assert result.by_group.n_groups == 15
     assert result.to_dict()["by_group"]["n_groups"] == 15
+    scores = result.by_group.evaluation.scores
+    assert scores["accuracy"].method == "Wilson (15 groups)"
+    assert scores["f1_macro"].method.startswith("percentile bootstrap (15 groups,")
 
 
 # What is left out, and what is refused

@@ -172,7 +172,7 @@ def _print_confusion(evaluation: Evaluation) -> None:
 
 
 def _print_heads(heads: dict[str, HeadResult]) -> None:
-    click.echo("\neach head alone, on the same folds")
+    click.echo("\neach head alone, on the same images")
     names = list(next(iter(heads.values())).evaluation.scores)
     rows = [(head, *(result.evaluation.scores[name].mean for name in names)) for head, result in heads.items()]
     output.print_table(["head", *names], rows)

@@ -87,6 +87,7 @@ def by_group(
         mean,
         classes,
         y_train=train,
+        unit="groups",
         positive=positive,
         n_boot=n_boot,
         random_state=random_state,
@@ -123,7 +124,7 @@ def by_group_folds(
         mean, predicted = _mean_probabilities(part.probabilities, groups[fold.test], labelled.numbers[test], classes)
         of_groups = Fold(fold.repeat, fold.number, labelled.places(groups[fold.train]), test, fold.name)
         pooled.append(FoldPredictions(of_groups, predicted, mean))
-    evaluation = evaluate_folds(labelled.y, pooled, classes, positive=positive)
+    evaluation = evaluate_folds(labelled.y, pooled, classes, unit="groups", positive=positive)
     return GroupEvaluation(evaluation, evaluation.n_samples, labelled.mixed)
 
 

@@ -109,21 +109,17 @@ def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Inter
     return Interval(share, low, high, [], f"Wilson ({n:g} {unit})")
 
 
-def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int, str]:
-    """Give numbers to what is resampled: the groups, or the samples where no group holds two.
+def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int]:
+    """Give numbers to what is resampled: the groups, or the samples where there are none.
 
     Returns
     -------
     units : int array (n_samples,)
     n_units : int
-    unit : str
-        ``"groups"`` or ``"samples"``.
+        Less than `n_samples` where they are groups.
     """
-    if groups is not None:
-        names, units = np.unique(np.asarray(groups), return_inverse=True)
-        if len(names) < n_samples:
-            return units.astype(np.int64), len(names), "groups"
-    return np.arange(n_samples, dtype=np.int64), n_samples, "samples"
+    names, units = np.unique(np.arange(n_samples) if groups is None else np.asarray(groups), return_inverse=True)
+    return units.astype(np.int64), len(names)
 
 
 def proportion_interval(
@@ -155,8 +151,7 @@ def proportion_interval(
         Where all groups agree the bootstrap has no width; Wilson with each group as one trial stands in for it.
     """
     n_right, n = int(np.sum(right & among)), int(np.sum(among))
-    names, units = np.unique(np.arange(len(among)) if groups is None else groups, return_inverse=True)
-    n_units = len(names)
+    units, n_units = resampling_units(groups, len(among))
     if n == 0 or groups is None or n_units * n_repeats == len(among):
         return wilson_interval(n_right / n_repeats, n / n_repeats, unit=unit)
     above = np.bincount(units, weights=right & among, minlength=n_units)

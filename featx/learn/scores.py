@@ -167,6 +167,7 @@ def evaluate_folds(
     classes: Sequence[str],
     *,
     groups: IntArray | None = None,
+    unit: str = "samples",
     positive: str | None = None,
     n_boot: int = N_BOOT,
     random_state: int = 0,
@@ -187,6 +188,8 @@ def evaluate_folds(
         The classes of every training part, in the order of the probabilities.
     groups : int array (n_samples,), optional
         For the intervals of the binary scores.
+    unit : str
+        What a sample is, for the words of the intervals.
     positive : str, optional
         The positive one of two classes; the second by default.
     n_boot, random_state : int
@@ -214,7 +217,7 @@ def evaluate_folds(
         scores,
         baseline,
         None if groups is None else groups[tested],
-        unit="samples, out of fold",
+        unit=f"{unit}, out of fold",
         n_repeats=n_repeats,
         positive=positive,
         n_boot=n_boot,
@@ -230,6 +233,7 @@ def evaluate_fixed(
     *,
     groups: IntArray | None = None,
     y_train: ArrayLike | None = None,
+    unit: str = "samples",
     positive: str | None = None,
     n_boot: int = N_BOOT,
     random_state: int = 0,
@@ -249,26 +253,42 @@ def evaluate_fixed(
     groups : int array (n_samples,), optional
     y_train : str array, optional
         Labels of the training part, for the baseline.
+    unit : str
+        What a sample is, for the words of the intervals.
     positive : str, optional
         The positive one of two classes; the second by default.
     n_boot, random_state : int
     """
     predictions = encode_predictions(y, predicted, probabilities, classes)
-    units, n_units, unit = resampling_units(groups, len(predictions.true))
+    units, n_units = resampling_units(groups, len(predictions.true))
     names = metric_names(len(predictions.classes))
     scores = bootstrap_intervals(
         {name: statistic(name, predictions, units, n_units) for name in names},
         n_units,
-        unit=unit,
+        unit=unit if n_units == len(predictions.true) else "groups",
         n_boot=n_boot,
         random_state=random_state,
     )
     everything = np.ones(len(predictions.true), dtype=np.bool_)
     scores["accuracy"] = proportion_interval(
-        predictions.true == predictions.predicted, everything, groups, n_boot=n_boot, random_state=random_state
+        predictions.true == predictions.predicted,
+        everything,
+        groups,
+        unit=unit,
+        n_boot=n_boot,
+        random_state=random_state,
     )
     baseline = None if y_train is None else Baseline(*_guess(np.asarray(y_train), np.asarray(y), classes))
-    return _account(predictions, scores, baseline, groups, positive=positive, n_boot=n_boot, random_state=random_state)
+    return _account(
+        predictions,
+        scores,
+        baseline,
+        groups,
+        unit=unit,
+        positive=positive,
+        n_boot=n_boot,
+        random_state=random_state,
+    )
 
 
 def _account(
@@ -277,7 +297,7 @@ def _account(
     baseline: Baseline | None,
     groups: IntArray | None,
     *,
-    unit: str = "samples",
+    unit: str,
     n_repeats: int = 1,
     positive: str | None,
     n_boot: int,

@@ -110,7 +110,8 @@ def sample(seed, n=60, n_groups=12):
 
 def bootstrap(name, y, predicted, scores, groups, **options):
     predictions = encode_predictions(y, predicted, scores, ["a", "b"])
-    units, n_units, unit = resampling_units(groups, len(y))
+    units, n_units = resampling_units(groups, len(y))
+    unit = "samples" if groups is None else "groups"
     statistics = {name: statistic(name, predictions, units, n_units)}
     return bootstrap_intervals(statistics, n_units, unit=unit, **options)[name]
 

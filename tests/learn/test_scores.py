@@ -293,9 +293,12 @@ def test_patients_are_called_by_their_mean_probability_and_mixed_ones_left_out()
 
 def test_groups_of_one_sample_score_as_the_samples_do():
     y, parts, classes = cross_validated(3)
-    assert by_group_folds(y, parts, np.arange(60), classes).evaluation == evaluate_folds(y, parts, classes)
+    assert by_group_folds(y, parts, np.arange(60), classes).evaluation == evaluate_folds(
+        y, parts, classes, unit="groups"
+    )
     y, predicted, probabilities, classes = sample(3, n_classes=3, n=40)
-    by_hand = evaluate_fixed(y, predicted, probabilities, classes, y_train=y)
+    by_hand = evaluate_fixed(y, predicted, probabilities, classes, y_train=y, unit="groups")
+    assert by_hand.scores["accuracy"].method == "Wilson (40 groups)"
     groups = np.arange(40)
     grouped = by_group(y, probabilities, groups, classes, y_train=y, groups_train=groups)
     assert grouped.evaluation == by_hand
