@@ -166,7 +166,7 @@ def extract(
         If the file was made by another spec, is locked, damaged or cannot be written.
     """
     started = time.monotonic()
-    manifest = _as_manifest(source, source_options)
+    manifest = sources.as_manifest(source, source_options)
     path = _target(source, output)
     stamp = _stamp(request)
     answer = None if update.replace else _answer(path, stamp, manifest, update.rehash)
@@ -224,14 +224,6 @@ def _target(source: Any, output: str | os.PathLike[str]) -> Path:
     if is_path and path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError(f"-o {os.fspath(output)!r} is SOURCE itself; give another -o FILE")
     return path
-
-
-def _as_manifest(source: Any, options: SourceOptions) -> Manifest:
-    if isinstance(source, Manifest):
-        return source
-    if isinstance(source, str | os.PathLike):
-        return sources.read_source(source, options)
-    return sources.manifest_of(source)
 
 
 def _load(request: FeatureRequest, on_download: Any) -> Backbone:

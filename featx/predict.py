@@ -210,7 +210,7 @@ def predict(
         if source_options != SourceOptions():
             raise UsageError("options on how a folder or table is read have no meaning for a feature file")
         return _predict_file(loaded, source, progress)
-    manifest = _read_manifest(source, source_options)
+    manifest = sources.as_manifest(source, source_options)
     from featx.vision.backbones import restore_backbone
     from featx.vision.embed import Embedder
 
@@ -291,14 +291,6 @@ def _predict(
         evaluation=evaluation,
         evaluation_new=evaluate(known & ~seen) if seen.any() else evaluation,
     )
-
-
-def _read_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], options: SourceOptions) -> Manifest:
-    if isinstance(source, Manifest):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return sources.read_source(source, options)
-    return sources.manifest_of(source)
 
 
 def _is_feature_file(path: str | os.PathLike[str]) -> bool:

@@ -112,6 +112,21 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
     return manifest if options.limit is None else _limited(manifest, options.limit)
 
 
+def as_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], options: SourceOptions) -> Manifest:
+    """Return a stage's source as a manifest: a manifest as it is, a path read, a sequence listed.
+
+    Raises
+    ------
+    ManifestError, UsageError
+        As `read_source` and `manifest_of`.
+    """
+    if isinstance(source, Manifest):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return read_source(source, options)
+    return manifest_of(source)
+
+
 def manifest_of(
     items: Sequence[Any],
     *,
