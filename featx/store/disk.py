@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,8 +51,14 @@ def unlink(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make one folder that may be there already."""
-    path.mkdir(exist_ok=True)
+    """Make one folder that may be there already; NotADirectoryError where a file has its name."""
+    while not path.is_dir():
+        try:
+            path.mkdir()
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):  # a folder that another process made and removed: once more
+                if not stat.S_ISDIR(path.lstat().st_mode) and not path.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
 
 
 def remove_folder(path: Path) -> None:
