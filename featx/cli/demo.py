@@ -56,7 +56,7 @@ class _Stages:
     def _head(self, number: int, title: str, stage: str = "") -> None:
         click.secho(f"\n{number}. {title}", bold=True)
         if stage and self.files is not None:
-            click.echo(f"   $ {self.files.commands[stage]}")
+            click.echo(f"   $ {output.to_type(self.files.commands[stage])}")
 
     def _show_images(self, images: DemoImages) -> None:
         self.files = images.files
@@ -110,4 +110,4 @@ class _Stages:
 
         self._head(6, "Next: your own pictures, one folder for each class")
         for line in NEXT_COMMANDS:
-            click.echo(f"   $ {line}")
+            click.echo(f"   $ {output.to_type(line)}")

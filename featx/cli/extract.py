@@ -165,7 +165,10 @@ def _print_summary(report: Any) -> None:
         for key, reason in list(report.failures.items())[:10]:
             output.print_text(f"    {output.printable(key)}  ({reason})")
         if len(report.failures) > 10:
-            click.echo(f"    ... and {len(report.failures) - 10:,} more: featx info {report.path} --failures")
+            click.echo(
+                f"    ... and {len(report.failures) - 10:,} more: "
+                + output.to_type(f"featx info {report.path} --failures")
+            )
 
 
 def _say_what_is_kept(target: str) -> None:
@@ -183,4 +186,4 @@ def _say_what_is_kept(target: str) -> None:
     else:
         output.say("stopped before the first images were kept")
     output.say("to go on, run the same command again:")
-    click.echo(f"  featx {shlex.join(sys.argv[1:])}", err=True)  # in one line, to be copied
+    click.echo("  " + output.to_type(f"featx {shlex.join(sys.argv[1:])}"), err=True)  # in one line, to be copied

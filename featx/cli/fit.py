@@ -70,5 +70,6 @@ def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json
     else:
         report.print_fit(result)
         if target is not None:
-            click.echo(f"\nsaved: {target}\nnext: featx predict {target} NEW-IMAGES/ -o predictions.csv")
+            click.echo(f"\nsaved: {target}")
+            click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
     return 0

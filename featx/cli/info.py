@@ -67,7 +67,10 @@ def _show_file(facts: dict[str, Any]) -> None:
         _show_counts(column, by_name, facts.get("group_source", ""))
     failures = facts.get("failures", {})
     if failures:
-        click.echo(f"\n{output.count(len(failures), 'failed image')}: featx info {facts['path']} --failures")
+        click.echo(
+            f"\n{output.count(len(failures), 'failed image')}: "
+            + output.to_type(f"featx info {facts['path']} --failures")
+        )
 
 
 def _show_counts(column: str, by_name: dict[str, int], group_source: str) -> None:

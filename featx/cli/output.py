@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 import time
@@ -32,6 +33,11 @@ def say_error(message: str) -> None:
 def say_warning(message: str) -> None:
     """Print something that the user should not overlook."""
     click.secho(wrapped(f"warning: {message}"), fg="yellow" if sys.stderr.isatty() else None, err=True)
+
+
+def to_type(command: str) -> str:
+    """Return a ``featx ...`` command as this user types it: ``bin/featx`` says by FEATX_COMMAND how it was called."""
+    return os.environ.get("FEATX_COMMAND", "featx") + command.removeprefix("featx")
 
 
 def print_json(data: Any) -> None:

@@ -43,3 +43,10 @@ def test_json_can_be_read_whatever_the_encoding_of_stdout(monkeypatch, encoding)
     output.print_json({"é☃": "naïve"})
     sys.stdout.flush()
     assert json.loads(raw.getvalue().decode(encoding if encoding != "ascii" else "utf-8")) == {"é☃": "naïve"}
+
+
+def test_a_command_to_copy_is_written_as_the_user_called_featx(monkeypatch):
+    monkeypatch.delenv("FEATX_COMMAND", raising=False)
+    assert output.to_type("featx info a.h5") == "featx info a.h5"
+    monkeypatch.setenv("FEATX_COMMAND", "bin/featx")
+    assert output.to_type("featx info a.h5") == "bin/featx info a.h5"
