@@ -365,13 +365,13 @@ def test_unlabelled_rows_are_left_out_and_counted():
     result = fit_features(features(y=y), quick())
     assert result.to_dict()["left_out"]["unlabelled"] == 6
     assert len(result.out_of_fold) == 54
-    assert any("6 samples without a label" in note for note in result.notes)
+    assert any("without a label, left out: 6" in note for note in result.notes)
 
 
 def test_samples_that_failed_in_extraction_are_counted():
     result = fit_features(dataclasses.replace(features(), n_missing=4), quick())
     assert result.to_dict()["left_out"]["missing"] == 4
-    assert any("4 samples failed in extraction" in note for note in result.notes)
+    assert any("failed in extraction and have no row: 4" in note for note in result.notes)
 
 
 def test_one_class_only_is_an_error():

@@ -199,9 +199,9 @@ class FitResult:
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
         if self.n_missing:
-            notes.append(f"{self.n_missing} samples failed in extraction and have no row.")
+            notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
         if self.unlabelled:
-            notes.append(f"{self.unlabelled} samples without a label are left out.")
+            notes.append(f"Samples without a label, left out: {self.unlabelled}.")
         if self.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
             notes.append(f"Classes left out as too small: {listed}.")
