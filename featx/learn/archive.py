@@ -23,6 +23,7 @@ _FREE_BYTES = 1 << 20  # below this size the ratio does not matter
 _CHUNK = 1 << 20
 _ZIP_START = b"PK\x03\x04"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+# What zipfile raises on damage; NotImplementedError is its word for a newer version of the format.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, OverflowError, KeyError)
 
 

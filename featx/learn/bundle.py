@@ -14,10 +14,8 @@ import io
 import json
 import os
 import platform
-import sys
-import tokenize
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featx.errors import BundleError
 from featx.learn.archive import read_archive, write_archive
+from featx.learn.head_file import HEAD, check_head, dump_head, load_head
 from featx.spec import FeatureSpec
 from featx.store import disk
 
@@ -34,39 +33,8 @@ BUNDLE_FORMAT = 1
 """Version of the bundle's layout; a reader refuses what is newer."""
 SHA_DIGITS = 16
 """Of each training image's SHA-256 that ``fitted_on`` holds: enough to recognise it, and shorter."""
-TRUSTED = (
-    "featx.learn.calibrated.SigmoidCalibrated",
-    # Parts of a fitted CalibratedClassifierCV, which skops trusts itself: two slopes and intercepts per class.
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-)
-"""Types in ``head.skops`` that are admitted beyond those of scikit-learn, numpy and scipy that skops trusts."""
-LOADERS = frozenset(
-    ("DictNode", "JsonNode", "ListNode", "NdArrayNode", "ObjectNode", "SliceNode", "TupleNode", "TypeNode")
-)
-"""skops's kinds of node that a head is made of; bound methods, partials, sparse matrices ... are not among them."""
-
-_FACTS, _HEAD, _WEIGHTS = "bundle.json", "head.skops", "weights.safetensors"
-_NPY_START = b"\x93NUMPY"
-_SCHEMA = "schema.json"  # skops's own name inside head.skops
-_MAX_DEPTH = 200  # of nesting in the schema; a real head has about 30
+_FACTS, _WEIGHTS = "bundle.json", "weights.safetensors"
 _LIBRARIES = ("featx", "scikit-learn", "numpy", "scipy", "skops")
-# What skops, numpy and an estimator's __setstate__ can raise when the bytes are not what skops wrote.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -160,7 +128,7 @@ def save_bundle(
         facts["spec"] = facts["spec"].to_dict()
     members = {
         _FACTS: json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode(),
-        _HEAD: _dump_head(estimator, path=path),
+        HEAD: dump_head(estimator, path=path),
     }
     if weights is not None:
         members[_WEIGHTS] = weights
@@ -197,12 +165,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     members = _read_members(path)
     facts = _parse_facts(members, path=path)
     classes, spec = _check_facts(facts, path=path)
-    if _HEAD not in members:
-        raise BundleError(f"has no {_HEAD}; it is not a bundle, or not a whole one", path=path)
+    if HEAD not in members:
+        raise BundleError(f"has no {HEAD}; it is not a bundle, or not a whole one", path=path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pipeline = _load_head(members[_HEAD], path=path)
-        _check_head(pipeline, classes, spec.n_features, path=path)
+        pipeline = load_head(members[HEAD], path=path)
+        check_head(pipeline, classes, spec.n_features, path=path)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes)
 
@@ -259,150 +227,3 @@ def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], Featur
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"{_FACTS} does not say how its features were made ({error})", path=path) from error
     return classes, spec
-
-
-class _Hidden(importlib.abc.MetaPathFinder):
-    """Hides one module from import while it is on `sys.meta_path`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
-        """Refuse the hidden module and leave all others to the next finder."""
-        if fullname == self.name:
-            raise ModuleNotFoundError(fullname, name=fullname)
-
-
-@functools.cache
-def _skops_io() -> Any:
-    """Import skops.io without torch.
-
-    skops asks scikit-learn for the names of all estimators, which imports every package below ``sklearn``; one of them
-    is a compatibility layer that imports torch. It would cost two seconds to no end.
-    """
-    hidden = _Hidden("sklearn.externals.array_api_compat.torch")
-    sys.meta_path.insert(0, hidden)
-    try:
-        return importlib.import_module("skops.io")
-    finally:
-        sys.meta_path.remove(hidden)
-
-
-def _dump_head(estimator: Any, *, path: str) -> bytes:
-    """Return skops's archive in a form that depends on the estimator only.
-
-    skops names arrays and objects by their address in memory. Arrays are renamed by order, one for each mention, and
-    the addresses are dropped: they only serve to build a shared object once.
-    """
-    try:
-        members = read_archive(io.BytesIO(_skops_io().dumps(estimator)), path=path, what=_HEAD)
-    except TypeError as error:
-        raise BundleError(f"the head cannot be saved: {error}", path=path) from error
-    schema = json.loads(members[_SCHEMA])
-    tidy: dict[str, bytes] = {}
-    for node in _iter_nodes(schema):
-        node.pop("__id__", None)
-        if "file" in node:
-            name = f"{len(tidy)}{Path(node['file']).suffix}"
-            tidy[name] = members[node["file"]]
-            node["file"] = name
-    tidy[_SCHEMA] = json.dumps(schema).encode()
-    buffer = io.BytesIO()
-    write_archive(buffer, tidy)
-    _check_types(schema, buffer.getvalue(), path=path)
-    return buffer.getvalue()
-
-
-def _load_head(data: bytes, *, path: str) -> Any:
-    members = read_archive(io.BytesIO(data), path=path, what=_HEAD)
-    try:
-        schema = json.loads(members[_SCHEMA])
-        _check_arrays(schema, members)
-        _check_types(schema, data, path=path)
-        return _skops_io().loads(data, trusted=TRUSTED)
-    except BundleError:
-        raise
-    except _DAMAGE as error:
-        raise _damaged(error, path=path) from error
-
-
-def _check_arrays(schema: Any, members: Mapping[str, bytes]) -> None:
-    """Refuse what is small on disk and huge in memory: one part used many times, or an archive in place of an array."""
-    nodes = list(_iter_nodes(schema))
-    files = [node["file"] for node in nodes if "file" in node]
-    if len(set(files)) < len(files) or any("__id__" in node for node in nodes):
-        raise ValueError("it was not written by featx: its parts are shared")
-    if not all(members[file].startswith(_NPY_START) for file in files):
-        raise ValueError("it holds something in place of an array")
-
-
-def _check_types(schema: Any, data: bytes, *, path: str) -> None:
-    unknown = {
-        f"{node['__module__']}.{node['__class__']}" for node in _iter_nodes(schema) if node["__loader__"] not in LOADERS
-    }
-    unknown = unknown or set(_skops_io().get_untrusted_types(data=data)) - set(TRUSTED)
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise BundleError(
-            f"the head holds {names}: neither a type of scikit-learn's that is safe nor featx's", path=path
-        )
-
-
-def _check_head(pipeline: Any, classes: list[str], n_features: int, *, path: str) -> None:
-    """Hold the head against the facts, and let it predict one row: all that predicting needs is there."""
-    from featx.learn.svm_state import check_svm
-
-    try:
-        for part in _iter_parts(pipeline, set()):
-            check_svm(part)
-        known, width = list(pipeline.classes_), pipeline.n_features_in_
-        if known != classes or width != n_features:
-            raise ValueError(
-                f"it knows {len(known)} classes from {width} features, not {len(classes)} from {n_features}"
-            )
-        row = np.zeros((1, n_features), dtype=np.float32)
-        predicted, probabilities = pipeline.predict(row), pipeline.predict_proba(row)
-        if (
-            predicted[0] not in classes
-            or probabilities.shape != (1, len(classes))
-            or not np.isfinite(probabilities).all()
-        ):
-            raise ValueError("its probabilities are not usable")
-    except _DAMAGE as error:
-        raise _damaged(error, path=path) from error
-
-
-def _damaged(error: BaseException, *, path: str) -> BundleError:
-    return BundleError(f"{_HEAD} is damaged ({type(error).__name__}: {error})", path=path)
-
-
-def _iter_nodes(schema: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield every object of skops's schema, outer ones first."""
-    if depth > _MAX_DEPTH:
-        raise ValueError("it is nested too deeply")
-    if isinstance(schema, dict):
-        if "__loader__" in schema:
-            yield schema
-        children: Any = schema.values()
-    else:
-        children = schema if isinstance(schema, list) else ()
-    for child in children:
-        yield from _iter_nodes(child, depth + 1)
-
-
-def _iter_parts(part: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield an estimator and all estimators in it."""
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if isinstance(part, (list, tuple)):
-        children: Any = part
-    elif isinstance(part, dict):
-        children = part.values()
-    elif hasattr(part, "get_params") or type(part).__module__.startswith("sklearn."):
-        yield part
-        children = getattr(part, "__dict__", {}).values()
-    else:
-        return
-    for child in children:
-        yield from _iter_parts(child, seen)

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,53 +30,13 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from featx.errors import ImageDecodeError, UnknownNameError, UsageError
 from featx.spec import Preprocess
-
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "QOI", "ICO")
-"""Pillow's names of the formats that are read: those known by a signature and decoded inside this process
-(EPS, for one, would be run as a program by Ghostscript)."""
+from featx.vision.damage import DECODE_ERRORS, FORMATS, error_of_opening, explained
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-
-_SIGNATURES = (
-    ("JPEG", b"\xff\xd8\xff"),
-    ("PNG", b"\x89PNG\r\n\x1a\n"),
-    ("GIF", b"GIF8"),
-    ("WEBP", b"RIFF....WEBP"),
-    ("TIFF", b"II[*+]\0"),
-    ("TIFF", b"MM\0[*+]"),
-    ("BMP", b"BM"),
-    ("AVIF", b"....ftypavi[fs]"),
-    ("HEIC", b"....ftyp(hei|hev|mif)"),
-    ("JPEG2000", b"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
-    ("DICOM", b".{128}DICM"),
-)
-
-_UNSUPPORTED = re.compile(
-    "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
-)
-_TRUNCATED = re.compile("truncat|unexpected end|not enough|end of file|incomplete|broken data stream", re.IGNORECASE)
-
-_DECODE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's plugins raise on damaged files."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -149,12 +107,12 @@ def open_rgb(data: bytes, *, window: tuple[float, float] | None = None) -> tuple
                 _check_size(*image.size)
                 return _upright_rgb(image, window), facts
         except UnidentifiedImageError:
-            error = _error_of_opening(data)
-        except _DECODE_ERRORS as caught:
+            error = error_of_opening(data)
+        except DECODE_ERRORS as caught:
             error = caught
         if isinstance(error, ImageDecodeError):
             raise error
-        raise _explained(error, data) from error
+        raise explained(error, data) from error
 
 
 def array_to_rgb(array: NDArray[np.uint8] | Image.Image, *, window: tuple[float, float] | None = None) -> Image.Image:
@@ -176,10 +134,10 @@ def array_to_rgb(array: NDArray[np.uint8] | Image.Image, *, window: tuple[float,
         with _quiet_pillow():
             try:
                 return _upright_rgb(array, window)
-            except _DECODE_ERRORS as error:
+            except DECODE_ERRORS as error:
                 if isinstance(error, ImageDecodeError):
                     raise
-                raise _explained(error, b"") from error
+                raise explained(error, b"") from error
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0:
         raise _unsupported_array(array)
     channels = 1 if array.ndim == 2 else array.shape[2]
@@ -267,7 +225,7 @@ def _upright_rgb(image: Image.Image, window: tuple[float, float] | None) -> Imag
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return None  # damaged metadata say nothing about the pixels
 
 
@@ -358,52 +316,3 @@ def _quiet_pillow() -> Iterator[None]:
         current = cast("list[Any]", warnings.filters)
         if current is not filters and quiet in current:  # somebody's catch_warnings has copied it meanwhile
             current.remove(quiet)
-
-
-def _error_of_opening(data: bytes) -> BaseException:
-    """Return why a file that begins like an image could not be opened: `Image.open` keeps it to itself."""
-    name = _signature(data)
-    if name is None:
-        return ImageDecodeError("not-an-image")
-    if name not in FORMATS:
-        return ImageDecodeError("unsupported", name)
-    try:
-        factory, _ = Image.OPEN[name]
-        with factory(io.BytesIO(data), ""):
-            return ImageDecodeError("corrupt", name)
-    except _DECODE_ERRORS as error:
-        return error
-
-
-def _signature(data: bytes) -> str | None:
-    return next((name for name, magic in _SIGNATURES if re.match(magic, data, re.DOTALL)), None)
-
-
-def _explained(error: BaseException, data: bytes) -> ImageDecodeError:
-    detail = " ".join(f"{error}".split()) or type(error).__name__
-    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
-        return ImageDecodeError("bomb", detail.partition(", could be")[0])
-    if _UNSUPPORTED.search(detail) or isinstance(error, NotImplementedError):
-        return ImageDecodeError("unsupported", detail)
-    if _TRUNCATED.search(detail) or _ends_early(data):
-        return ImageDecodeError("truncated", detail)
-    return ImageDecodeError("corrupt", detail)
-
-
-def _ends_early(data: bytes) -> bool:
-    """Whether a damaged file is shorter than it says, or lacks its end mark."""
-    tail = data[-4096:]
-    match _signature(data):
-        case "JPEG":
-            return b"\xff\xd9" not in tail
-        case "PNG":
-            return b"IEND" not in tail
-        case "GIF":
-            return not data.rstrip(b"\0").endswith(b";")
-        case "WEBP":
-            return int.from_bytes(data[4:8], "little") + 8 > len(data)
-        case "BMP":
-            return int.from_bytes(data[2:6], "little") > len(data)
-        case "TIFF":
-            return int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big") + 2 > len(data)
-    return False

@@ -146,6 +146,23 @@ def test_members_are_stored_so_that_the_bytes_do_not_depend_on_a_compressor(save
         assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        pytest.param(10, "compressed in a way", id="method"),
+        pytest.param(6, "damaged zip archive .*version", id="version"),  # zipfile raises NotImplementedError
+    ],
+)
+def test_a_bundle_packed_in_a_way_that_is_not_known_is_refused(tmp_path, saved, field, words) -> None:
+    path = tmp_path / "packed.featx"
+    content = saved["svm"].read_bytes()
+    with zipfile.ZipFile(saved["svm"]) as file:
+        place = file.start_dir + field
+    path.write_bytes(content[:place] + b"\x63\x00" + content[place + 2 :])
+    with pytest.raises(BundleError, match=words):
+        load_bundle(path)
+
+
 def test_a_bundle_zipped_again_by_another_tool_still_loads(tmp_path, saved) -> None:
     path = tmp_path / "again.featx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:

@@ -1,0 +1,103 @@
+"""Why a file cannot be decoded: Pillow's many errors become one of the reasons in the ledger."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+
+from PIL import Image
+
+from featx.errors import ImageDecodeError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "QOI", "ICO")
+"""Pillow's names of the formats that are read: those known by a signature and decoded inside this process
+(EPS, for one, would be run as a program by Ghostscript)."""
+
+_SIGNATURES = (
+    ("JPEG", b"\xff\xd8\xff"),
+    ("PNG", b"\x89PNG\r\n\x1a\n"),
+    ("GIF", b"GIF8"),
+    ("WEBP", b"RIFF....WEBP"),
+    ("TIFF", b"II[*+]\0"),
+    ("TIFF", b"MM\0[*+]"),
+    ("BMP", b"BM"),
+    ("AVIF", b"....ftypavi[fs]"),
+    ("HEIC", b"....ftyp(hei|hev|mif)"),
+    ("JPEG2000", b"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
+    ("DICOM", b".{128}DICM"),
+)
+
+_UNSUPPORTED = re.compile(
+    "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
+)
+_TRUNCATED = re.compile("truncat|unexpected end|not enough|end of file|incomplete|broken data stream", re.IGNORECASE)
+
+DECODE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's plugins raise on damaged files."""
+
+
+def error_of_opening(data: bytes) -> BaseException:
+    """Return why a file that begins like an image could not be opened: `Image.open` keeps it to itself."""
+    name = _signature(data)
+    if name is None:
+        return ImageDecodeError("not-an-image")
+    if name not in FORMATS:
+        return ImageDecodeError("unsupported", name)
+    try:
+        factory, _ = Image.OPEN[name]
+        with factory(io.BytesIO(data), ""):
+            return ImageDecodeError("corrupt", name)
+    except DECODE_ERRORS as error:
+        return error
+
+
+def _signature(data: bytes) -> str | None:
+    return next((name for name, magic in _SIGNATURES if re.match(magic, data, re.DOTALL)), None)
+
+
+def explained(error: BaseException, data: bytes) -> ImageDecodeError:
+    """Return what a decoder raised as an error with a reason: by its words, and by how the file ends."""
+    detail = " ".join(f"{error}".split()) or type(error).__name__
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        return ImageDecodeError("bomb", detail.partition(", could be")[0])
+    if _UNSUPPORTED.search(detail):
+        return ImageDecodeError("unsupported", detail)
+    if _TRUNCATED.search(detail) or _ends_early(data):
+        return ImageDecodeError("truncated", detail)
+    return ImageDecodeError("corrupt", detail)
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether a damaged file is shorter than it says, or lacks its end mark."""
+    tail = data[-4096:]
+    match _signature(data):
+        case "JPEG":
+            return b"\xff\xd9" not in tail
+        case "PNG":
+            return b"IEND" not in tail
+        case "GIF":
+            return not data.rstrip(b"\0").endswith(b";")
+        case "WEBP":
+            return int.from_bytes(data[4:8], "little") + 8 > len(data)
+        case "BMP":
+            return int.from_bytes(data[2:6], "little") > len(data)
+        case "TIFF":
+            return int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big") + 2 > len(data)
+    return False
