@@ -89,7 +89,7 @@ _write_stamp() {
 }
 
 _install() {
-    local level=$1 target=$ROOT quiet=-qq
+    local level=$1 target="$ROOT[fast]" quiet=-qq
     [ "$level" = dev ] && target="$ROOT[dev]"
     [ -t 2 ] && quiet=--progress-bar=on
     "$VENV/bin/python" -m pip install --disable-pip-version-check $quiet \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import time
@@ -320,7 +321,7 @@ def _stamp(request: FeatureRequest) -> dict[str, Any]:
 
     Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
     """
-    stamp: dict[str, Any] = {**asdict(request), "window": list(request.window) if request.window else None}
+    stamp: dict[str, Any] = json.loads(json.dumps(asdict(request)))  # as it is when it has been stored
     if ":" in request.backbone:
         return {**stamp, "unknown": "own code"}
     for library in ("torch", "torchvision"):

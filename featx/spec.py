@@ -42,8 +42,13 @@ class Preprocess:
     window : tuple of float, or None
         The grey values mapped to black and white for 16-bit and float images; None: the full
         integer range, and [0, 1] for floats.
+    percentiles : tuple of float, or None
+        Instead of `window`: the percentiles (0 to 100) of each image's own grey values that become black and white.
+    bands : tuple of int
+        Which bands of a file with many become red, green and blue, counted from 1; empty: the first three.
     decoder : str
-        The library that decodes.
+        What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at a reduced scale where they are much larger
+        than what is needed).
     """
 
     resize: tuple[int, ...]
@@ -55,6 +60,8 @@ class Preprocess:
     exif: bool = True
     alpha: str = "white"
     window: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    bands: tuple[int, ...] = ()
     decoder: str = "pillow"
 
 
@@ -83,9 +90,11 @@ class FeatureSpec:
     preprocess : Preprocess
         From file to tensor.
     views : tuple of str
-        The view plan; the plain image only: ``("plain",)``.
+        The view plan, one text for each row of a sample (see `featx.vision.views`); ``("plain",)``: one row each.
     dtype, storage : str
         Of the network's arithmetic, and of the stored features.
+    float32_modules : tuple of str
+        Modules of the network that stay in float32 where `dtype` is lower.
     logits : bool
         Whether the network's own class scores are stored too.
     format_version : int
@@ -101,9 +110,15 @@ class FeatureSpec:
     preprocess: Preprocess
     views: tuple[str, ...] = ("plain",)
     dtype: str = "float32"
+    float32_modules: tuple[str, ...] = ()
     storage: str = "float32"
     logits: bool = False
     format_version: int = FORMAT_VERSION
+
+    @property
+    def n_views(self) -> int:
+        """Rows of one sample."""
+        return len(self.views)
 
     @property
     def n_features(self) -> int:
@@ -161,8 +176,16 @@ class FeatureRequest:
         None: the input of the classifier, and the pooling that suits the node.
     dtype, storage : str
         ``"float32"`` or ``"bfloat16"`` / ``"float16"``; ``"float32"`` or ``"float16"``.
-    window : tuple of float, or None
-        See `Preprocess.window`.
+    window, percentiles : tuple of float, or None
+        See `Preprocess`.
+    bands : tuple of int
+        See `Preprocess`.
+    decoder : str
+        See `Preprocess`.
+    n_views : int
+        Rows for each sample: the plain image, and `n_views` - 1 augmented readings of it.
+    view_seed : int
+        Seeds the view plan.
     with_logits : bool
         Whether the network's own class scores are wanted too.
     """
@@ -174,6 +197,11 @@ class FeatureRequest:
     dtype: str = "float32"
     storage: str = "float32"
     window: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+    bands: tuple[int, ...] = ()
+    decoder: str = "pillow"
+    n_views: int = 1
+    view_seed: int = 0
     with_logits: bool = False
 
 

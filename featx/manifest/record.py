@@ -33,6 +33,8 @@ class Manifest:
         Every other column of a table.
     arrays : sequence of uint8 array (height, width[, channels]), or None
         Pixels by position, where the samples are not files.
+    frames : sequence of int, or None
+        Which image of its file each sample is, from 0 on; None: the first one of every file.
     refused : dict of int to str
         Position to the reason (``"name-not-utf8"``, ...) of samples that cannot be read at all.
     group_source : str
@@ -50,6 +52,7 @@ class Manifest:
     folds: list[str]
     meta: dict[str, list[str]] = field(default_factory=dict)
     arrays: Sequence[NDArray[np.uint8]] | Any | None = None
+    frames: Sequence[int] | None = None
     refused: dict[int, str] = field(default_factory=dict)
     group_source: str = ""
     skipped: dict[str, int] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Manifest:
             folds=picked(self.folds),
             meta={name: picked(column) for name, column in self.meta.items()},
             arrays=None if self.arrays is None else _Picked(self.arrays, positions),
+            frames=None if self.frames is None else picked(self.frames),
             refused={new: self.refused[old] for new, old in enumerate(positions) if old in self.refused},
         )
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import os
 import re
-import stat as stat_module
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from featx.errors import ImageDecodeError, ManifestError, UsageError
 from featx.manifest import table
 from featx.manifest.cifar import is_cifar, read_cifar
 from featx.manifest.folder import EXTENSIONS, read_folder, read_image_file, utf8
+from featx.manifest.locator import read_place, stat_place
 from featx.manifest.record import SPLITS, Manifest
 
 _ROLES = ("path", "label", "group", "split", "fold")
@@ -201,20 +200,10 @@ def read_bytes(manifest: Manifest, position: int) -> bytes:
         With the key and the reason ``"missing"``, ``"unreadable"``, ``"empty"``, ``"symlink-loop"`` or
         ``"name-not-utf8"``.
     """
-    key, path = manifest.keys[position], manifest.paths[position]
+    key = manifest.keys[position]
     if position in manifest.refused:
         raise ImageDecodeError(manifest.refused[position], key=key)
-    try:
-        if not stat_module.S_ISREG(Path(path).stat().st_mode):  # reading from a pipe might never end
-            raise ImageDecodeError("unreadable", "not a regular file", key=key)
-        data = Path(path).read_bytes()
-    except OSError as error:
-        reason = {errno.ENOENT: "missing", errno.ENOTDIR: "missing", errno.ELOOP: "symlink-loop"}
-        code = reason.get(error.errno or 0, "unreadable")
-        raise ImageDecodeError(code, "" if code != "unreadable" else error.strerror or "", key=key) from error
-    if not data:
-        raise ImageDecodeError("empty", key=key)
-    return data
+    return read_place(manifest.paths[position], key=key)
 
 
 def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
@@ -225,11 +214,7 @@ def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
     path = manifest.paths[position]
     if not path:
         return 0, 0
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
+    return stat_place(path)
 
 
 def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
@@ -244,7 +229,8 @@ def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) 
         As `read_bytes`; ``"corrupt"`` for a PIL image that cannot be loaded.
     """
     if manifest.paths[position]:
-        return hashlib.sha256(read_bytes(manifest, position) if data is None else data).hexdigest()
+        frame = 0 if manifest.frames is None else manifest.frames[position]
+        return bytes_sha256(read_bytes(manifest, position) if data is None else data, frame=frame)
     item = manifest.arrays[position] if manifest.arrays is not None else None
     if isinstance(item, Image.Image):
         try:
@@ -254,6 +240,14 @@ def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) 
             raise ImageDecodeError("corrupt", str(error), key=manifest.keys[position]) from error
     array = np.ascontiguousarray(item)
     return hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode() + array.tobytes()).hexdigest()
+
+
+def bytes_sha256(data: bytes, *, frame: int = 0) -> str:
+    """Return the SHA-256 of one image in a file: of the file's bytes, and of the frame's number after the first."""
+    digest = hashlib.sha256(data)
+    if frame:
+        digest.update(f" frame {frame}".encode())
+    return digest.hexdigest()
 
 
 def _image_sha256(image: Image.Image) -> str:

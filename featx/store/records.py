@@ -22,6 +22,8 @@ REASONS = {
     "unsupported": "an image of a kind that featx does not read",
     "name-not-utf8": "the file's name is not valid UTF-8",
     "symlink-loop": "the link leads back to itself",
+    "timeout": "decoding took longer than --time-limit allows",
+    "decoder-crash": "the process that decoded it died",
     "not-finite": "the network gave NaN or infinite features",
 }
 """Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""

@@ -139,7 +139,13 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
         node=node.name,
         pooling=pooling,
         feature_shape=nodes.pooled_shape(node, pooling),
-        preprocess=replace(loaded.preprocess, window=request.window),
+        preprocess=replace(
+            loaded.preprocess,
+            window=request.window,
+            percentiles=request.percentiles,
+            bands=request.bands,
+            decoder=request.decoder,
+        ),
         dtype=request.dtype,
         storage=request.storage,
         logits=request.with_logits,
@@ -287,6 +293,9 @@ def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbo
         dtype=spec.dtype,
         storage=spec.storage,
         window=spec.preprocess.window,
+        percentiles=spec.preprocess.percentiles,
+        bands=spec.preprocess.bands,
+        decoder=spec.preprocess.decoder,
         with_logits=spec.logits,
     )
     backbone = load_backbone(request, progress=progress)
