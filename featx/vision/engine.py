@@ -43,7 +43,7 @@ class EngineOptions:
     num_workers : int or None
         Threads that read and decode; None: one for each core that this process may use; 0 counts as 1.
     device : str
-        See `featx.vision.embed.choose_device`.
+        See `featx.vision.devices.choose_device`.
     """
 
     batch_size: int = 32
