@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a type only: the options above the loop must not cost a tor
 
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 Lookup = Callable[[str], Row | None]
-"""From a sample's SHA-256 to its row of features and its logits, where they are known already."""
+"""From a sample's SHA-256 to its rows of features and of logits, (n_views, n) each, where they are known already."""
 
 _BATCHES_AHEAD = 2
 
