@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a type only: the options above the loop must not cost a tor
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 """Features (n_views, n_features) of a sample, and its logits (n_views, n_source_classes) or None."""
 Lookup = Callable[[str], Row | None]
-"""From a sample's SHA-256 to its row, where it is known already."""
+"""From a sample's SHA-256 to its rows, where they are known already."""
 Notify = Callable[[str], None]
 """Told, in a sentence, what the user should know of a run that goes on."""
 
@@ -45,7 +45,7 @@ class EngineOptions:
         Processes that read and decode; None: one for each core that this process may use; 0: none, images are decoded
         in this process, where one that crashes the decoder ends the run and no time limit holds.
     device : str
-        See `featx.vision.embed.choose_device`.
+        See `featx.vision.devices.choose_device`.
     runtime : str
         What executes the network: ``"auto"`` or a name of `featx.vision.runtimes`.
     engine : str
