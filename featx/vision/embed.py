@@ -23,6 +23,7 @@ from featx.vision.devices import (
 )
 from featx.vision.nodes import Place, read_places
 from featx.vision.own import is_own
+from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ class Embedder:
             lanes = CudaLanes(self._device)
         self._stager = None if lanes is None else Stager(lanes, ahead=_AHEAD)
         self.ahead = 0 if self._stager is None else _AHEAD
+        self._resizes = False  # not known yet to be able to
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Rows:
         """Compute one batch: `submit` and wait.
@@ -158,6 +160,32 @@ class Embedder:
             return self._forward(flat.view(shape))
 
         return self._begin([pixels], len(pixels), compute)
+
+    def submit_images(self, images: Sequence[NDArray[np.uint8]]) -> Pending:
+        """Begin with one batch of whole images, which the device resizes and crops as Pillow does, to the bit.
+
+        Parameters
+        ----------
+        images : sequence of uint8 array (height, width, 3)
+            RGB, right side up, of any sizes; at least one.
+
+        Raises
+        ------
+        DeviceError
+            If the device does not resize as Pillow does on this machine.
+        ImageDecodeError
+            As `featx.vision.images.preprocess_pixels`.
+        """
+        preprocess = self.backbone.spec.preprocess
+        if not self._resizes:
+            check_resize(preprocess, self._device)
+            self._resizes = True
+        plan = ResizePlan(preprocess, [(image.shape[0], image.shape[1]) for image in images])
+
+        def compute(flat: torch.Tensor) -> list[torch.Tensor]:
+            return self._forward(plan(flat))
+
+        return self._begin([plan.tables, *images], len(images), compute)
 
     def _begin(
         self, parts: list[NDArray[np.uint8]], n: int, compute: Callable[[torch.Tensor], list[torch.Tensor]]

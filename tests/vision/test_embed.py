@@ -351,6 +351,15 @@ def fail_on_device(x):
     raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
 
 
+@pytest.mark.parametrize("lanes", [None, DeferredLanes()])
+def test_whole_images_resized_on_the_device_give_the_bits_of_images_resized_by_pillow(lanes):
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (int(h), int(w), 3), np.uint8) for h, w in rng.integers(50, 300, (7, 2))]
+    embedder = Embedder(mini(), device="cpu", lanes=lanes)
+    pixels = np.stack([preprocess_pixels(Image.fromarray(i), embedder.backbone.spec.preprocess) for i in images])
+    assert np.array_equal(embedder.submit_images(images).result()[0], embedder(pixels)[0])
+
+
 def test_threads_that_share_an_embedder_get_their_own_features():
     embedder = Embedder(mini(), device="cpu")
     batches = [random_pixels(2, 128, seed) for seed in range(8)]
