@@ -22,6 +22,7 @@ from featx.vision.devices import (
     is_out_of_memory,
 )
 from featx.vision.nodes import Place, read_places
+from featx.vision.nvjpeg import NVJPEG, check_nvjpeg
 from featx.vision.own import is_own
 from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
@@ -81,7 +82,8 @@ class Embedder:
     Raises
     ------
     UsageError
-        If a device that was asked for is not there, or `also` holds another network.
+        If a device that was asked for is not there, cannot do what the spec's decoder needs, or `also` holds another
+        network.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Embedder:
         for other in also:
             _check_same_network(backbone, other)
         self.device = choose_device(device)
+        if backbone.spec.preprocess.decoder == NVJPEG:
+            check_nvjpeg(self.device)
         self.numerics = describe_numerics(self.device, backbone.spec.dtype)
         self._device = torch.device(self.device)
         # Faster for convolutions; a user's own network may hold a view() that cannot do with it.

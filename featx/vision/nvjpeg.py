@@ -87,6 +87,8 @@ def check_nvjpeg(device: str) -> None:
             f"decoder {NVJPEG!r} needs an NVIDIA GPU, and the device is {choose_device(device)}; featx never takes "
             "another decoder instead: features made by it would be others"
         )
+    import torchvision.io  # noqa: F401  brings the operator
+
     if not hasattr(torch.ops.image, "decode_jpegs_cuda"):
         raise UsageError(f"decoder {NVJPEG!r}: this torchvision was built without it; take another --decoder")
 
@@ -171,6 +173,8 @@ def turn_upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
 
 
 def _decode_by_nvjpeg(files: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    import torchvision.io  # noqa: F401  brings the operator
+
     # The operator itself: torchvision's function around it warns of its deprecation with every call.
     images: list[torch.Tensor] = torch.ops.image.decode_jpegs_cuda(files, _RGB, device)
     return images

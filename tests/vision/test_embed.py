@@ -167,6 +167,11 @@ def test_a_gpu_asked_for_and_missing_is_never_replaced_by_the_cpu():
         Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cuda")
 
 
+def test_a_spec_whose_jpegs_a_gpu_decodes_is_never_computed_without_one():
+    with pytest.raises(UsageError, match="'nvjpeg' needs an NVIDIA GPU, and the device is cpu"):
+        Embedder(load_backbone(FeatureRequest(backbone="featx-mini", decoder="nvjpeg")), device="cpu")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_gives_the_features_of_the_cpu_without_tf32():
