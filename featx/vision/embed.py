@@ -161,7 +161,7 @@ class Embedder:
         shape = pixels.shape
 
         def compute(flat: torch.Tensor) -> list[torch.Tensor]:
-            return self._forward(flat.view(shape))
+            return self.forward(flat.view(shape))
 
         return self._begin([pixels], len(pixels), compute)
 
@@ -187,7 +187,7 @@ class Embedder:
         plan = ResizePlan(preprocess, [(image.shape[0], image.shape[1]) for image in images])
 
         def compute(flat: torch.Tensor) -> list[torch.Tensor]:
-            return self._forward(plan(flat))
+            return self.forward(plan(flat))
 
         return self._begin([plan.tables, *images], len(images), compute)
 
@@ -222,8 +222,20 @@ class Embedder:
             self._stager.recover()
         raise DeviceMemoryError(device=self.device, batch=n)
 
-    def _forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Return for uint8 (B, 3, h, w) on the device the features of each backbone, and last the scores if wanted."""
+    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Normalise a batch that is on the device and run the network; on a GPU this does not wait for it.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor
+            uint8 (B, 3, h, w) on the device.
+
+        Returns
+        -------
+        list of torch.Tensor
+            On the device, float32: the features (B, n_features) of each backbone, and last the class scores
+            (B, n_source_classes) if one of them wants them.
+        """
         spec = self.backbone.spec
         with self._lock, torch.inference_mode(), exact_arithmetic, _autocast(self._device, spec.dtype):
             # In the order of torchvision's own transform, so that the last bit is the same.
