@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 
 if TYPE_CHECKING:
-    from featx.vision.decoder import Outcome
     from featx.vision.engine import Job, Row
+    from featx.vision.pixels import Outcome
 
 
 class Forward:

@@ -6,14 +6,15 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from featx.manifest.record import Manifest
 from featx.store.records import FeatureBatch
-from featx.vision.decoder import Outcome, Reading, read_sample
+from featx.vision.decode_pool import DecodePool
 from featx.vision.engine import EngineOptions, Job, Notify
 from featx.vision.forward import Forward
+from featx.vision.pixels import Outcome, PixelPlan
 
 _BATCHES_AHEAD = 2
 _DEFAULT_BATCH_SIZE = 32
@@ -24,14 +25,13 @@ def iter_local(
 ) -> Iterator[tuple[int, FeatureBatch]]:
     """See `featx.vision.engine.iter_batches`."""
     del notify
-    tables = [Reading.of(job.embedder.backbone.spec) for job in jobs]
-    readings = list(dict.fromkeys(tables))
+    by_job = [PixelPlan.of(job.embedder.backbone.spec) for job in jobs]
+    plans = list(dict.fromkeys(by_job))
     open_jobs = [
-        _OpenJob(_size(job, options), len(job.positions), readings.index(table), Forward(job))
-        for job, table in zip(jobs, tables, strict=True)
+        _OpenJob(_size(job, options), len(job.positions), plans.index(plan), Forward(job))
+        for job, plan in zip(jobs, by_job, strict=True)
     ]
     ahead = max([_BATCHES_AHEAD * job.size for job in open_jobs] + [2 * options.n_threads])
-    threads = ThreadPoolExecutor(options.n_threads, thread_name_prefix="featx-decode")
     waiting: deque[tuple[list[int], list[int], Future[list[Outcome]]]] = deque()
 
     def first() -> Iterator[tuple[int, FeatureBatch]]:
@@ -40,22 +40,19 @@ def iter_local(
         outcomes = dict(zip(wanted, future.result(), strict=True))
         for index in wanted_by:
             job = open_jobs[index]
-            batch = job.add(outcomes[job.reading])
+            batch = job.add(outcomes[job.plan])
             if batch:
                 yield index, job.forward(batch)
 
-    try:
+    # The pool is closed also when the caller stops early or Ctrl-C comes.
+    with DecodePool(manifest, plans, options) as pool:
         for position, wanted_by in _stream(jobs):
-            wanted = list(dict.fromkeys(open_jobs[index].reading for index in wanted_by))
-            future = threads.submit(read_sample, manifest, position, [readings[i] for i in wanted])
-            waiting.append((wanted_by, wanted, future))
+            wanted = list(dict.fromkeys(open_jobs[index].plan for index in wanted_by))
+            waiting.append((wanted_by, wanted, pool.submit(position, wanted)))
             if len(waiting) > ahead:
                 yield from first()
         while waiting:
             yield from first()
-    finally:
-        # Also when the caller stops early or Ctrl-C comes: what has not begun is not begun.
-        threads.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass
@@ -64,7 +61,7 @@ class _OpenJob:
 
     size: int
     left: int
-    reading: int
+    plan: int
     forward: Forward
     batch: list[Outcome] = field(default_factory=list)
 
