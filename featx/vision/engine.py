@@ -21,6 +21,7 @@ from featx.manifest.record import Manifest
 from featx.spec import Preprocess
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.vision.reading import Reading
 
 if TYPE_CHECKING:  # a type only: the options above the loop must not cost a torch import
     from featx.vision.embed import Embedder
@@ -143,7 +144,7 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
     try:
         if manifest.arrays is not None and not manifest.paths[position]:
             entry = replace(entry, sha256=source.sample_sha256(manifest, position))
-            image = array_to_rgb(manifest.arrays[position], window=preprocess.window)
+            image = array_to_rgb(manifest.arrays[position], Reading.of(preprocess))
             entry = replace(entry, status=OK, width=image.width, height=image.height)
             return _Sample(entry, preprocess_pixels(image, preprocess))
         # The time before the bytes: a file that changes in between looks changed the next time.
@@ -155,13 +156,17 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
             bytes=len(data),
             mtime_ns=known[1] if known is not None else 0,
         )
-        image, facts = open_rgb(data, window=preprocess.window)
+        image, facts = open_rgb(data, Reading.of(preprocess), frame=source.frame_of(manifest, position))
         entry = replace(entry, format=facts.format, width=facts.width, height=facts.height, mode=facts.mode)
         pixels = preprocess_pixels(image, preprocess)
         return _Sample(replace(entry, status=OK, reason=extension_note(key, facts.format)), pixels)
     except ImageDecodeError as error:
         if error.reason == "empty" and known is not None:
             entry = replace(entry, mtime_ns=known[1])  # an empty file that did not change is not read again
+        if error.missing:
+            entry = LedgerEntry(
+                key, FAILED
+            )  # as if never read, so that it is tried again
         reason = f"{error.reason}: {error.detail}" if error.detail else error.reason
         return _Sample(replace(entry, status=FAILED, reason=reason))
 
