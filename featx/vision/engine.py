@@ -164,9 +164,7 @@ def _read(manifest: Manifest, position: int, preprocess: Preprocess) -> _Sample:
         if error.reason == "empty" and known is not None:
             entry = replace(entry, mtime_ns=known[1])  # an empty file that did not change is not read again
         if error.missing:
-            entry = LedgerEntry(
-                key, FAILED
-            )  # as if never read, so that it is tried again
+            entry = LedgerEntry(key, FAILED)  # as if never read, so that it is tried again
         reason = f"{error.reason}: {error.detail}" if error.detail else error.reason
         return _Sample(replace(entry, status=FAILED, reason=reason))
 
