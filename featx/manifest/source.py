@@ -229,8 +229,8 @@ def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) 
         As `read_bytes`; ``"corrupt"`` for a PIL image that cannot be loaded.
     """
     if manifest.paths[position]:
-        data = read_bytes(manifest, position) if data is None else data
-        return bytes_sha256(data, frame=frame_of(manifest, position))
+        frame = 0 if manifest.frames is None else manifest.frames[position]
+        return bytes_sha256(read_bytes(manifest, position) if data is None else data, frame=frame)
     item = manifest.arrays[position] if manifest.arrays is not None else None
     if isinstance(item, Image.Image):
         try:
@@ -240,11 +240,6 @@ def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) 
             raise ImageDecodeError("corrupt", str(error), key=manifest.keys[position]) from error
     array = np.ascontiguousarray(item)
     return hashlib.sha256(f"{array.shape} {array.dtype.str} ".encode() + array.tobytes()).hexdigest()
-
-
-def frame_of(manifest: Manifest, position: int) -> int:
-    """Return which image of its file a sample is, from 0 on."""
-    return 0 if manifest.frames is None else manifest.frames[position]
 
 
 def bytes_sha256(data: bytes, *, frame: int = 0) -> str:

@@ -50,11 +50,11 @@ def to_uint8(values: NDArray[Any], reading: Reading, full: Range | None = None) 
 def stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Map `low` to 0 and `high` to 255, and clip; nothing lies between two that are equal."""
     if low == high:
-        return np.where(values > low, np.uint8(255), np.uint8(0))
+        return (values > low).astype(np.uint8) * np.uint8(255)
     # float64 only where float32 cannot hold the numbers
     fits = values.dtype.itemsize <= 2 or values.dtype == np.float32
     dtype = np.float32 if fits and max(abs(low), abs(high)) < _SINGLE else np.float64
-    scaled: NDArray[np.floating] = np.clip(values.astype(dtype), low, high)
+    scaled: NDArray[Any] = np.clip(values.astype(dtype), low, high)
     scaled = (scaled - low) * (255 / (high - low))
     return np.rint(scaled).astype(np.uint8)
 
