@@ -136,14 +136,14 @@ def read_rgb(data: bytes, page: Page, reading: Reading) -> tuple[Image.Image, Im
     if page.dtype is None or not page.is_plain or page.tag(266, 1) != 1:
         raise ImageDecodeError("unsupported", f"TIFF of {page.name}, photometric {page.tag(262, 1)}")
     bands = _bands(page, reading)
-    values = _read_bands(data, page, bands)
+    values = read_bands(data, page, bands)
     pixels = _to_uint8(values, reading)
     if page.tag(262, 1) == 0:
         pixels = 255 - pixels
     if len(bands) == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     if page.alpha is not None and not reading.bands:
-        pixels = on_white(pixels, _opacity(_read_bands(data, page, (page.alpha,))))
+        pixels = on_white(pixels, _opacity(read_bands(data, page, (page.alpha,))))
     return Image.fromarray(pixels), ImageFacts("TIFF", page.name, page.width, page.height)
 
 
@@ -173,7 +173,7 @@ def _bands(page: Page, reading: Reading) -> tuple[int, ...]:
     return (0, 1, 2) if colours >= 3 else (0,)
 
 
-def _read_bands(data: bytes, page: Page, bands: tuple[int, ...]) -> NDArray[Any]:
+def read_bands(data: bytes, page: Page, bands: tuple[int, ...]) -> NDArray[Any]:
     """Return (height, width, len(bands)) in the machine's byte order."""
     assert page.dtype is not None
     is_tiled = 322 in page.tags
