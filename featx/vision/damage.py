@@ -16,6 +16,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM
 (EPS, for one, would be run as a program by Ghostscript)."""
 
 _SIGNATURES = (
+    ("DICOM", b".{128}DICM"),
     ("JPEG", b"\xff\xd8\xff"),
     ("PNG", b"\x89PNG\r\n\x1a\n"),
     ("GIF", b"GIF8"),
@@ -24,15 +25,18 @@ _SIGNATURES = (
     ("TIFF", b"MM\0[*+]"),
     ("BMP", b"BM"),
     ("AVIF", b"....ftypavi[fs]"),
-    ("HEIC", b"....ftyp(hei|hev|mif)"),
+    ("AVIF", b"....ftypm[is]f1(?=.{4,60}avi[fs])"),
+    ("HEIC", b"....ftyp(hei|hev|mif1|msf1)"),
     ("JPEG2000", b"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
-    ("DICOM", b".{128}DICM"),
+    ("DICOM", b"[\x02\x08]\0[\0-\x20]\0([A-Z][A-Z]|[\0-\x40]\0\0\0)"),  # without the preamble
 )
 
 _UNSUPPORTED = re.compile(
     "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
 )
-_TRUNCATED = re.compile("truncat|unexpected end|not enough|end of file|incomplete|broken data stream", re.IGNORECASE)
+_TRUNCATED = re.compile(
+    "truncat|unexpected end|not enough|end of file|incomplete|broken data stream|less than expected", re.IGNORECASE
+)
 
 DECODE_ERRORS = (
     ArithmeticError,
@@ -50,12 +54,12 @@ DECODE_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's plugins raise on damaged files."""
+"""What Pillow's plugins, pydicom and libheif raise on damaged files."""
 
 
 def error_of_opening(data: bytes) -> BaseException:
     """Return why a file that begins like an image could not be opened: `Image.open` keeps it to itself."""
-    name = _signature(data)
+    name = signature(data)
     if name is None:
         return ImageDecodeError("not-an-image")
     if name not in FORMATS:
@@ -68,8 +72,22 @@ def error_of_opening(data: bytes) -> BaseException:
         return error
 
 
-def _signature(data: bytes) -> str | None:
+def signature(data: bytes) -> str | None:
+    """Return the format by which a file's first bytes announce it: Pillow's name, ``"DICOM"`` or ``"HEIC"``."""
     return next((name for name, magic in _SIGNATURES if re.match(magic, data, re.DOTALL)), None)
+
+
+def is_unsupported(error: BaseException) -> bool:
+    """Whether a decoder says that it does not know this kind of image, not that the image is damaged."""
+    return isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)) is not None
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise an `ImageDecodeError` (``"bomb"``) for more pixels than Pillow's ``MAX_IMAGE_PIXELS``."""
+    # Pillow itself only warns up to twice its limit; a warning is no protection.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ImageDecodeError("bomb", f"{width} x {height} pixels, the limit is {limit}")
 
 
 def explained(error: BaseException, data: bytes) -> ImageDecodeError:
@@ -77,7 +95,7 @@ def explained(error: BaseException, data: bytes) -> ImageDecodeError:
     detail = " ".join(f"{error}".split()) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageDecodeError("bomb", detail.partition(", could be")[0])
-    if _UNSUPPORTED.search(detail):
+    if is_unsupported(error):
         return ImageDecodeError("unsupported", detail)
     if _TRUNCATED.search(detail) or _ends_early(data):
         return ImageDecodeError("truncated", detail)
@@ -87,7 +105,7 @@ def explained(error: BaseException, data: bytes) -> ImageDecodeError:
 def _ends_early(data: bytes) -> bool:
     """Whether a damaged file is shorter than it says, or lacks its end mark."""
     tail = data[-4096:]
-    match _signature(data):
+    match signature(data):
         case "JPEG":
             return b"\xff\xd9" not in tail
         case "PNG":

@@ -15,10 +15,11 @@ from featx.manifest.locator import read_place, stat_place
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
 from featx.store.records import FAILED, OK, LedgerEntry
-from featx.vision.images import ImageFacts, array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.vision.reading import ImageFacts, Reading
 from featx.vision.views import PLAIN, apply_view
 
-Decode = Callable[[Preprocess], tuple[Image.Image, ImageFacts]]
+Decode = Callable[[Reading], tuple[Image.Image, ImageFacts]]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,9 @@ class PixelPlan:
         return cls(replace(spec.preprocess, mean=(), std=()), spec.views)
 
     @property
-    def decoding(self) -> Preprocess:
-        """What of the preprocess decides how a file is decoded: plans that agree in it share the decoded image."""
-        if self.preprocess.decoder != "pillow":  # it may look at the size that is wanted
-            return self.preprocess
-        return replace(self.preprocess, resize=(), crop=(), interpolation="")
+    def reading(self) -> Reading:
+        """How a file is decoded: plans that agree in it share the decoded image."""
+        return Reading.of(self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def read_file(place: str, key: str, frame: int, plans: Sequence[PixelPlan]) -> l
         return [Outcome(_failed(entry, error))] * len(plans)
     sha256 = source.bytes_sha256(data, frame=frame)
     entry = LedgerEntry(key, FAILED, sha256=sha256, bytes=len(data), mtime_ns=mtime_ns)
-    return _outcomes(entry, plans, lambda decoding: open_rgb(data, window=decoding.window))
+    return _outcomes(entry, plans, lambda reading: open_rgb(data, reading, frame=frame))
 
 
 def _read_item(manifest: Manifest, position: int, plans: Sequence[PixelPlan]) -> list[Outcome]:
@@ -113,23 +112,24 @@ def _read_item(manifest: Manifest, position: int, plans: Sequence[PixelPlan]) ->
     except ImageDecodeError as error:
         return [Outcome(_failed(entry, error))] * len(plans)
 
-    def to_rgb(decoding: Preprocess) -> tuple[Image.Image, ImageFacts]:
+    def to_rgb(reading: Reading) -> tuple[Image.Image, ImageFacts]:
         assert manifest.arrays is not None
-        image = array_to_rgb(manifest.arrays[position], window=decoding.window)
+        image = array_to_rgb(manifest.arrays[position], reading)
         return image, ImageFacts("", "", image.width, image.height)
 
     return _outcomes(entry, plans, to_rgb)
 
 
 def _outcomes(entry: LedgerEntry, plans: Sequence[PixelPlan], decode: Decode) -> list[Outcome]:
-    decoded: dict[Preprocess, tuple[Image.Image, ImageFacts] | ImageDecodeError] = {}
-    for plan in plans:
-        if plan.decoding not in decoded:
+    decoded: dict[Reading, tuple[Image.Image, ImageFacts] | ImageDecodeError] = {}
+    readings = [plan.reading for plan in plans]
+    for reading in readings:
+        if reading not in decoded:
             try:
-                decoded[plan.decoding] = decode(plan.decoding)
+                decoded[reading] = decode(reading)
             except ImageDecodeError as error:
-                decoded[plan.decoding] = error
-    return [_outcome(entry, plan, decoded[plan.decoding]) for plan in plans]
+                decoded[reading] = error
+    return [_outcome(entry, plan, decoded[reading]) for plan, reading in zip(plans, readings, strict=True)]
 
 
 def _outcome(
@@ -148,4 +148,6 @@ def _outcome(
 
 def _failed(entry: LedgerEntry, error: ImageDecodeError) -> LedgerEntry:
     reason = f"{error.reason}: {error.detail}" if error.detail else error.reason
+    if error.missing:  # as if never read, so that it is tried again
+        entry = LedgerEntry(entry.key, FAILED)
     return replace(entry, status=FAILED, reason=reason)
