@@ -290,6 +290,6 @@ def geometry(width: int, height: int, preprocess: Preprocess) -> tuple[tuple[int
     """
     size = _resized(width, height, preprocess.resize)
     if size != (width, height):
-        _check_size(*size)
+        check_size(*size)
     crop_height, crop_width = preprocess.crop or size[::-1]
     return size, (_crop_start(size[0], crop_width), _crop_start(size[1], crop_height))
