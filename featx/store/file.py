@@ -19,6 +19,7 @@ from featx.errors import StoreError, StoreFormatError
 from featx.spec import FORMAT_VERSION, FeatureSpec
 from featx.store.columns import SEAL, read_numbers, read_rows, read_strings
 from featx.store.ledger import Ledger, read_ledger
+from featx.store.trailer import check_trailer, is_hdf5
 
 ATTRIBUTES = ("featx_format", "fingerprint", "group_source", "made_with", "request", "spec")
 ROW_COLUMNS = ("keys", "labels", "groups", "splits", "folds")
@@ -33,8 +34,8 @@ class FeatureFile:
     """A finished feature file, opened for reading; columns and rows are read when asked for.
 
     A file is only ever replaced as a whole, so a reader is never blocked and never sees half of a
-    write. Columns are checked against their sha256 when they are read, rows against a checksum of
-    their chunk. After a fork the child opens the file anew when it first reads.
+    write. All but the rows is checked against a seal when the file is opened, before HDF5 sees it; columns are
+    checked against their sha256 when they are read, rows against a checksum of their chunk. After a fork the child opens the file anew when it first reads.
 
     Attributes
     ----------
@@ -124,7 +125,7 @@ class FeatureFile:
             return read_numbers(h5, "views")
 
     def features(self, rows: slice | NDArray[np.integer] | None = None) -> NDArray[np.floating]:
-        """Read features, of the stored dtype.
+        """Read features, of the stored dtype; all of them are checked against their sha256, some against a checksum.
 
         Parameters
         ----------
@@ -137,7 +138,7 @@ class FeatureFile:
         """
         wanted = self._rows(rows)
         with self._reading() as h5:
-            return h5["features"][...] if wanted is None else read_rows(h5["features"], wanted)
+            return read_numbers(h5, "features") if wanted is None else read_rows(h5["features"], wanted)
 
     def logits(self, rows: slice | NDArray[np.integer] | None = None) -> NDArray[np.float32] | None:
         """Read the network's own class scores, float32 (n, n_source_classes), or None where not stored."""
@@ -145,7 +146,7 @@ class FeatureFile:
         with self._reading() as h5:
             if "logits" not in h5:
                 return None
-            return h5["logits"][...] if wanted is None else read_rows(h5["logits"], wanted)
+            return read_numbers(h5, "logits") if wanted is None else read_rows(h5["logits"], wanted)
 
     def ledger(self) -> Ledger:
         """Read the account of every sample."""
@@ -253,14 +254,17 @@ def unescape(name: str) -> str:
 
 
 def _open_h5(path: Path) -> h5py.File:
+    """Check the seal, and only then hand the file to HDF5."""
     try:
         with path.open("rb") as file:
-            is_empty = not file.read(1)
+            is_one = is_hdf5(file.fileno())
+            if is_one:
+                check_trailer(file.fileno())
     except FileNotFoundError:
         raise StoreError("no such feature file; `featx extract SOURCE -o FILE` makes one", path=str(path)) from None
     except OSError as error:
         raise StoreError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    if is_empty or not h5py.is_hdf5(path):
+    if not is_one:
         raise StoreFormatError("not an HDF5 file", path=str(path))
     return h5py.File(path, "r", locking=False)  # never written in place: there is nothing to lock
 

@@ -22,6 +22,7 @@ from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
 from featx.store.ledger import Ledger, write_ledger
 from featx.store.signals import HeldSignals
 from featx.store.stored import Rows
+from featx.store.trailer import row_ranges
 
 CHUNK_BYTES = 256 * 1024
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -110,8 +111,11 @@ def _write(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> 
                 _write_attributes(h5, contents)
                 _write_columns(h5, contents)
                 digests = _write_rows(h5, contents, checked_read)
+                h5.flush()
+                rows = row_ranges([h5[name] for name in digests])
         finally:
             target.check()  # what the file system said explains whatever HDF5 says after it
+        target.seal(rows)
         target.sync()
     return digests
 
