@@ -64,7 +64,7 @@ def read_numbers(group: h5py.Group, name: str) -> NDArray[Any]:
     """Read what `write_numbers` wrote; raises ValueError as `read_strings` does."""
     dataset = group[name]
     values: NDArray[Any] = dataset[...]
-    _check(dataset, name, hashlib.sha256(values.reshape(-1).view(np.uint8)).hexdigest())
+    _check(dataset, name, hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest())
     return values
 
 

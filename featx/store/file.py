@@ -34,8 +34,9 @@ class FeatureFile:
     """A finished feature file, opened for reading; columns and rows are read when asked for.
 
     A file is only ever replaced as a whole, so a reader is never blocked and never sees half of a
-    write. All but the rows is checked against a seal when the file is opened, before HDF5 sees it; columns are
-    checked against their sha256 when they are read, rows against a checksum of their chunk. After a fork the child opens the file anew when it first reads.
+    write. All but the rows is checked against a seal when the file is opened, before HDF5 sees it;
+    columns are checked against their sha256 when they are read, rows against a checksum of their
+    chunk. After a fork the child opens the file anew when it first reads.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """The seal at the end of a feature file, by which damage is found before HDF5 sees it.
 
-HDF5 follows what a file says of itself, also into a loop without end where a bit has flipped. So everything but the rows
-(which have checksums of their own) is under a sha256 that stands behind HDF5's own end of the file, where HDF5
+HDF5 follows what a file says of itself, also into a loop without end where a bit has flipped. So everything but the
+rows (which have checksums of their own) is under a sha256 that stands behind HDF5's own end of the file, where HDF5
 does not look::
 
     HDF5's bytes

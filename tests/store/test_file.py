@@ -173,7 +173,7 @@ def test_a_file_that_was_edited_is_a_format_error(path, change):
 def test_a_file_that_another_program_wrote_to_is_refused_for_its_seal(path):
     with h5py.File(path, "a") as file:
         file.attrs["colour"] = "blue"
-    with pytest.raises(StoreFormatError, match="the seal at its end is missing: .*changed by another program"):
+    with pytest.raises(StoreFormatError, match=r"the seal at its end is missing: .*changed by another program"):
         FeatureFile.open(path)
 
 
