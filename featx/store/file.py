@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,14 +18,15 @@ from numpy.typing import NDArray
 
 from featx.errors import StoreError, StoreFormatError
 from featx.spec import FORMAT_VERSION, FeatureSpec
-from featx.store.columns import SEAL, read_numbers, read_rows, read_strings
+from featx.store.accounts import NUMBERS, RECORD, TEXTS, Accounts
+from featx.store.columns import SEAL, iter_strings, read_numbers, read_rows, read_strings, strings_sha256, verify_column
 from featx.store.ledger import Ledger, read_ledger
+from featx.store.records import OK
+from featx.store.texts import Texts, digests_of
 from featx.store.trailer import check_trailer, is_hdf5
 
 ATTRIBUTES = ("featx_format", "fingerprint", "group_source", "made_with", "request", "spec")
 ROW_COLUMNS = ("keys", "labels", "groups", "splits", "folds")
-
-_BLOCK_BYTES = 8 * 1024 * 1024
 
 # What h5py, numpy and json raise for bytes that are not what they should be.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
@@ -153,10 +155,46 @@ class FeatureFile:
         """Read the account of every sample."""
         with self._reading() as h5:
             ledger = read_ledger(h5["ledger"])
-            n_good = np.count_nonzero(ledger.row >= 0)
-            if len(ledger) != self.n_samples or n_good * self.spec.n_views != self.n_rows:
-                raise ValueError("the ledger does not account for the rows")
+            self._check_rows(ledger.row)
             return ledger
+
+    def accounts(self, keys: Sequence[str] = ()) -> Accounts:
+        """Read the account of every sample, but for what the manifest says of it, into little memory.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            The keys that are expected: where the file has the same ones, these are returned.
+        """
+        with self._reading() as h5:
+            ledger = h5["ledger"]
+            if ledger["key"].attrs[SEAL] != strings_sha256(keys):
+                keys = read_strings(ledger, "key")
+            texts, records = Texts(), np.zeros(self.n_samples, RECORD)
+            for name in NUMBERS:
+                records[name] = read_numbers(ledger, name)
+            for name in ("status", "sha256", *TEXTS):
+                start = 0
+                for block in iter_strings(ledger, name):
+                    here = slice(start, start + len(block))
+                    if name == "status":
+                        records["is_ok"][here] = [status == OK for status in block]
+                    else:
+                        records[name][here] = digests_of(block) if name == "sha256" else texts.numbers(block)
+                    start += len(block)
+            if start != len(keys) or np.count_nonzero(records["is_ok"]) * self.spec.n_views != self.n_rows:
+                raise ValueError("the ledger does not account for the rows")
+            return Accounts(keys, records, texts.texts)
+
+    def sha256_of(self, name: str) -> str | None:
+        """Return the sha256 that is stored beside a dataset; None if there is no such dataset."""
+        with self._reading() as h5:
+            return str(h5[name].attrs[SEAL]) if name in h5 else None
+
+    def meta_names(self) -> list[str]:
+        """Return the names of the other columns of the manifest, sorted."""
+        with self._reading() as h5:
+            return [unescape(name) for name in sorted(h5["meta"])]
 
     def meta(self) -> dict[str, list[str]]:
         """Read every other column of the manifest, aligned with the ledger, sorted by name."""
@@ -169,7 +207,7 @@ class FeatureFile:
             return read_numbers(h5, "weights").tobytes() if "weights" in h5 else None
 
     def verify(self) -> dict[str, str]:
-        """Read the ledger and all rows once, in blocks.
+        """Read all columns and all rows once, in blocks.
 
         Returns
         -------
@@ -181,18 +219,16 @@ class FeatureFile:
         StoreFormatError
             If anything is not what was written.
         """
-        self.ledger()
-        digests = {}
         with self._reading() as h5:
-            for name in ("features", *(["logits"] if "logits" in h5 else [])):
-                dataset, digest = h5[name], hashlib.sha256()
-                step = max(1, _BLOCK_BYTES // max(1, dataset.shape[1] * dataset.dtype.itemsize))
-                for start in range(0, self.n_rows, step):
-                    digest.update(np.ascontiguousarray(dataset[start : start + step]).data)
-                digests[name] = digest.hexdigest()
-                if dataset.attrs[SEAL] != digests[name]:
-                    raise ValueError(f"the {name} do not match their sha256")
-        return digests
+            ledger = [f"ledger/{field.name}" for field in dataclasses.fields(Ledger)]
+            if {h5[name].shape for name in ledger} != {(self.n_samples,)}:
+                raise ValueError("the ledger's columns differ in length")
+            self._check_rows(read_numbers(h5, "ledger/row"))
+            for name in (*ledger, *ROW_COLUMNS, "views", "classes", *(["weights"] if "weights" in h5 else [])):
+                verify_column(h5, name)
+            for name in h5["meta"]:
+                verify_column(h5["meta"], name)
+            return {name: verify_column(h5, name) for name in ("features", "logits") if name in h5}
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -209,6 +245,10 @@ class FeatureFile:
     def _strings(self, name: str) -> list[str]:
         with self._reading() as h5:
             return read_strings(h5, name)
+
+    def _check_rows(self, row: NDArray[np.int64]) -> None:
+        if len(row) != self.n_samples or np.count_nonzero(row >= 0) * self.spec.n_views != self.n_rows:
+            raise ValueError("the ledger does not account for the rows")
 
     def _rows(self, rows: slice | NDArray[np.integer] | None) -> NDArray[np.int64] | None:
         return None if rows is None else np.arange(self.n_rows)[rows]

@@ -45,7 +45,7 @@ def everything(path):
             file.digest,
             [file.keys(), file.labels(), file.groups(), file.splits(), file.folds(), file.classes()],
             [file.views().tobytes(), file.features().tobytes(), file.logits().tobytes(), file.weights()],
-            [ledger.entries(), ledger.label, ledger.group, ledger.split, ledger.fold, ledger.row.tolist()],
+            [list(ledger.entries()), ledger.label, ledger.group, ledger.split, ledger.fold, ledger.row.tolist()],
             file.meta(),
         ]
 

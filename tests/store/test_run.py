@@ -57,7 +57,7 @@ def test_every_sample_is_in_the_ledger_and_rows_are_in_manifest_order(path):
     assert_rows(path, expected_rows(manifest.keys))
     with FeatureFile.open(path) as file:
         ledger = file.ledger()
-        assert ledger.entries() == [samples.entry(key) for key in manifest.keys]
+        assert list(ledger.entries()) == [samples.entry(key) for key in manifest.keys]
         assert [key for key, row in zip(ledger.key, ledger.row, strict=True) if row >= 0] == file.keys()
         assert (ledger.label, ledger.group, ledger.split) == (manifest.labels, manifest.groups, manifest.splits)
         assert file.meta() == manifest.meta
