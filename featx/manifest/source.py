@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import struct
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from featx.errors import ImageDecodeError, ManifestError, UsageError
@@ -191,6 +193,13 @@ def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
     if not path:
         return 0, 0
     return stat_place(path)
+
+
+def stat_all(manifest: Manifest, positions: Sequence[int]) -> NDArray[np.int64]:
+    """Return `stat` of some samples as int64 (n, 2); (-1, -1) where there is no such file."""
+    paths, n = manifest.paths, len(positions)
+    found = (stat_place(path) or (-1, -1) if (path := paths[position]) else (0, 0) for position in positions)
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64, 2 * n).reshape(n, 2)
 
 
 def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
