@@ -231,13 +231,13 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row)
-        return _predict(bundle, batches, ledger.label, ledger.group, file.group_source, progress)
+        return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
 
 
-def _iter_blocks(file: FeatureFile, entries: list[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
+def _iter_blocks(file: FeatureFile, entries: Sequence[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
     for start in range(0, len(entries), _BLOCK):
         block = rows[start : start + _BLOCK]
-        yield FeatureBatch(entries[start : start + _BLOCK], file.features(block[block >= 0]))
+        yield FeatureBatch(list(entries[start : start + _BLOCK]), file.features(block[block >= 0]))
 
 
 def _predict(
