@@ -124,6 +124,20 @@ def test_shards_behind_a_url_are_indexed_and_read_in_parts(place, tmp_path):
     assert read_source(f"{url}/shards/train-001.tar").keys == expected[1:]
 
 
+def test_parquet_behind_a_url_is_read_in_parts(place, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    write, url, _ = place
+    images = [bytes([i]) * 40_000 for i in range(30)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b", "c"] * 10}), tmp_path / "x", row_group_size=10)
+    write(**{"data/test-0.parquet": (tmp_path / "x").read_bytes(), "bad.parquet": b"PAR1" * 10})
+    for source in (f"{url}/data", f"{url}/data/test-0.parquet"):
+        manifest = read_source(source)
+        assert (manifest.labels[:3], manifest.splits[0]) == (["a", "b", "c"], "test")
+        assert [read_bytes(manifest, i) for i in (29, 3, 4, 12)] == [images[i] for i in (29, 3, 4, 12)]
+    with pytest.raises(ManifestError, match="cannot read this Parquet file"):
+        read_source(f"{url}/bad.parquet")
+
+
 def test_a_table_behind_a_url_and_urls_in_a_table(place, tmp_path):
     write, url, _ = place
     write(**{"a/1.jpg": b"one", "t.csv": b"path,label\na/1.jpg,x\n"})
