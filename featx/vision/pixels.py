@@ -101,7 +101,9 @@ def read_file(place: str, key: str, frame: int, plans: Sequence[PixelPlan]) -> l
         entry = LedgerEntry(key, FAILED, mtime_ns=mtime_ns if error.reason == "empty" else 0)
         return [Outcome(_failed(entry, error))] * len(plans)
     sha256 = source.bytes_sha256(data, frame=frame)
-    entry = LedgerEntry(key, FAILED, sha256=sha256, bytes=len(data), mtime_ns=mtime_ns)
+    # The size as it will be asked for again: of an image in a Parquet file that is not its own.
+    size = known[0] if known is not None else len(data)
+    entry = LedgerEntry(key, FAILED, sha256=sha256, bytes=size, mtime_ns=mtime_ns)
     return _outcomes(entry, plans, lambda reading: open_rgb(data, reading, frame=frame))
 
 
