@@ -92,7 +92,8 @@ def check_size(width: int, height: int) -> None:
 
 def explained(error: BaseException, data: bytes) -> ImageDecodeError:
     """Return what a decoder raised as an error with a reason: by its words, and by how the file ends."""
-    detail = " ".join(f"{error}".split()) or type(error).__name__
+    said = str(error).partition("Traceback (most recent call last)")[0]  # pydicom's errors may carry one
+    detail = " ".join(said.split()) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageDecodeError("bomb", detail.partition(", could be")[0])
     if is_unsupported(error):
