@@ -17,6 +17,7 @@ from featx.vision.reading import Reading
 
 pydicom = pytest.importorskip("pydicom")
 
+from dicom_files import compressed, dicom, photo  # noqa: E402
 from pydicom.dataset import Dataset  # noqa: E402  after importorskip
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
@@ -29,8 +30,6 @@ from pydicom.uid import (  # noqa: E402
     JPEGLosslessSV1,
     RLELossless,
 )
-
-from dicom_files import compressed, dicom, photo  # noqa: E402
 
 SLICE = np.arange(-1024, 3072, dtype=np.int16).reshape(64, 64)
 
