@@ -24,9 +24,9 @@ class Manifest:
         The folder below which the keys are paths; for messages only.
     keys : list of str
         Unique name of each sample: its path below the root with ``/`` between, always valid UTF-8.
-    paths : list of str
-        File of each sample (may hold surrogate escapes where a name is not UTF-8); ``""`` where
-        the pixels are in `arrays`.
+    paths : sequence of str
+        Place of each sample: a file (may hold surrogate escapes where a name is not UTF-8), a URL, or what
+        `featx.manifest.locator` knows; ``""`` where the pixels are in `arrays`.
     labels, groups, splits, folds : list of str
         ``""`` = unknown. Splits are ``train``, ``val``, ``test`` or ``""``.
     meta : dict of str to list of str
@@ -45,7 +45,7 @@ class Manifest:
 
     root: str
     keys: list[str]
-    paths: list[str]
+    paths: Sequence[str]
     labels: list[str]
     groups: list[str]
     splits: list[str]
