@@ -41,7 +41,7 @@ def read_rgb(data: bytes, reading: Reading, frame: int = 0) -> tuple[Image.Image
     ImageDecodeError
         Also if pydicom, or what it needs for the file's compression, is not installed.
     Exception
-        Of `featx.vision.damage.DECODE_ERRORS`, whatever pydicom raises on a damaged file.
+        Of `featx.manifest.signatures.DECODE_ERRORS`, whatever pydicom raises on a damaged file.
     """
     try:
         import pydicom
