@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from featx.manifest.files import suffix_of
@@ -58,6 +60,17 @@ def count_dicom_frames(file: BinaryIO) -> int:
     return int(_read(file, _FRAMES) or 1)
 
 
+@contextmanager
+def pydicom_errors() -> Iterator[None]:
+    """Turn the errors of pydicom's own into ValueErrors, like all others that damage causes."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        yield
+    except (BytesLengthException, InvalidDicomError) as error:
+        raise ValueError(str(error)) from error
+
+
 def _read(file: BinaryIO, wanted: int) -> str:
     """Return one element's value as text; all that comes after it is not read."""
     try:
@@ -65,7 +78,7 @@ def _read(file: BinaryIO, wanted: int) -> str:
     except ImportError:
         return ""
     file.seek(0)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pydicom_errors():
         warnings.simplefilter("ignore")
         dataset = read_partial(
             file, stop_when=lambda tag, _vr, _length: tag > wanted, specific_tags=[wanted], force=True

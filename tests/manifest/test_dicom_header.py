@@ -9,7 +9,7 @@ from featx.manifest.source import SourceOptions, read_source
 
 pytest.importorskip("pydicom")
 
-from dicom_files import dicom  # noqa: E402
+from dicom_files import dicom
 
 IMAGE = np.zeros((4, 5), np.uint8)
 
