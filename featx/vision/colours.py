@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from featx.errors import ImageDecodeError
-from featx.vision.damage import DECODE_ERRORS
+from featx.manifest.signatures import DECODE_ERRORS
 from featx.vision.reading import Reading
 from featx.vision.tones import on_white, to_uint8
 

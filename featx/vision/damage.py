@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-import struct
-import zlib
 
 from PIL import Image
 
 from featx.errors import ImageDecodeError
+from featx.manifest.signatures import DECODE_ERRORS, signature
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "QOI", "ICO")
 """Pillow's names of the formats that are read: those known by a signature and decoded inside this process
 (EPS, for one, would be run as a program by Ghostscript)."""
-
-_SIGNATURES = (
-    ("DICOM", b".{128}DICM"),
-    ("JPEG", b"\xff\xd8\xff"),
-    ("PNG", b"\x89PNG\r\n\x1a\n"),
-    ("GIF", b"GIF8"),
-    ("WEBP", b"RIFF....WEBP"),
-    ("TIFF", b"II[*+]\0"),
-    ("TIFF", b"MM\0[*+]"),
-    ("BMP", b"BM"),
-    ("AVIF", b"....ftypavi[fs]"),
-    ("AVIF", b"....ftypm[is]f1(?=.{4,60}avi[fs])"),
-    ("HEIC", b"....ftyp(hei|hev|mif1|msf1)"),
-    ("JPEG2000", b"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
-    ("DICOM", b"[\x02\x08]\0[\0-\x20]\0([A-Z][A-Z]|[\0-\x40]\0\0\0)"),  # without the preamble
-)
 
 _UNSUPPORTED = re.compile(
     "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
@@ -37,24 +20,6 @@ _UNSUPPORTED = re.compile(
 _TRUNCATED = re.compile(
     "truncat|unexpected end|not enough|end of file|incomplete|broken data stream|less than expected", re.IGNORECASE
 )
-
-DECODE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's plugins, pydicom and libheif raise on damaged files."""
 
 
 def error_of_opening(data: bytes) -> BaseException:
@@ -72,11 +37,6 @@ def error_of_opening(data: bytes) -> BaseException:
         return error
 
 
-def signature(data: bytes) -> str | None:
-    """Return the format by which a file's first bytes announce it: Pillow's name, ``"DICOM"`` or ``"HEIC"``."""
-    return next((name for name, magic in _SIGNATURES if re.match(magic, data, re.DOTALL)), None)
-
-
 def is_unsupported(error: BaseException) -> bool:
     """Whether a decoder says that it does not know this kind of image, not that the image is damaged."""
     return isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)) is not None
@@ -92,7 +52,8 @@ def check_size(width: int, height: int) -> None:
 
 def explained(error: BaseException, data: bytes) -> ImageDecodeError:
     """Return what a decoder raised as an error with a reason: by its words, and by how the file ends."""
-    detail = " ".join(f"{error}".split()) or type(error).__name__
+    said = str(error).partition("Traceback (most recent call last)")[0]  # pydicom's errors may carry one
+    detail = " ".join(said.split()) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageDecodeError("bomb", detail.partition(", could be")[0])
     if is_unsupported(error):

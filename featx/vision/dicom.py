@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featx.errors import ImageDecodeError
+from featx.manifest.dicom_header import pydicom_errors
 from featx.vision.damage import check_size
 from featx.vision.reading import ImageFacts, Reading
 from featx.vision.tones import full_range, stretch, to_uint8
@@ -41,15 +42,20 @@ def read_rgb(data: bytes, reading: Reading, frame: int = 0) -> tuple[Image.Image
     ImageDecodeError
         Also if pydicom, or what it needs for the file's compression, is not installed.
     Exception
-        Of `featx.vision.damage.DECODE_ERRORS`, whatever pydicom raises on a damaged file.
+        Of `featx.manifest.signatures.DECODE_ERRORS`, whatever pydicom raises on a damaged file.
     """
     try:
         import pydicom
-        from pydicom.pixels.processing import apply_color_lut
-        from pydicom.pixels.utils import pixel_array
     except ImportError as error:
         raise ImageDecodeError("unsupported", "DICOM needs pip install 'featx[formats]'", missing="formats") from error
-    dataset = pydicom.dcmread(io.BytesIO(_inflated(data)), force=True)
+    with pydicom_errors():
+        return _read(pydicom.dcmread(io.BytesIO(_inflated(data)), force=True), reading, frame)
+
+
+def _read(dataset: Dataset, reading: Reading, frame: int) -> tuple[Image.Image, ImageFacts]:
+    from pydicom.pixels.processing import apply_color_lut
+    from pydicom.pixels.utils import pixel_array
+
     width, height = _check(dataset, frame)
     stored = pixel_array(dataset, index=frame)
     if stored.shape[:2] != (height, width):

@@ -1,4 +1,8 @@
-"""HEIC and HEIF through pillow-heif, which turns images the right way up itself; 10 and 12 bits become 8."""
+"""HEIC and HEIF through pillow-heif.
+
+It turns images the right way up by the file's own boxes, which is all that counts in these files (ISO/IEC 23008-12):
+what their EXIF says of the orientation is not applied a second time. 10 and 12 bits become 8.
+"""
 
 from __future__ import annotations
 

@@ -35,17 +35,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from featx.errors import ImageDecodeError, UnknownNameError, UsageError
+from featx.manifest.signatures import DECODE_ERRORS, signature
 from featx.spec import Preprocess
 from featx.vision import dicom, heif, tiff
 from featx.vision.colours import deep_png, orientation_of, to_rgb, turned, upright_rgb
 from featx.vision.damage import (
-    DECODE_ERRORS,
     FORMATS,
     check_size,
     error_of_opening,
     explained,
     is_unsupported,
-    signature,
 )
 from featx.vision.reading import ImageFacts, Reading
 
