@@ -172,12 +172,15 @@ class ImageDecodeError(InputError):
         One of the codes in `featx.store.records.REASONS`.
     detail : str
         What the decoder said.
+    missing : str
+        What this machine lacks for this kind of file; ``""`` where the file itself is at fault.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, key: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, key: str = "", missing: str = "") -> None:
         self.reason = reason
         self.detail = detail
         self.key = key
+        self.missing = missing
         what = f"{reason}: {detail}" if detail else reason
         super().__init__(f"{key}: {what}" if key else what)
 

@@ -44,7 +44,7 @@ class LedgerEntry:
     sha256 : str
         Of the file's bytes, 64 hex digits; for arrays of shape, dtype and pixels; ``""`` = not read.
     bytes, mtime_ns : int
-        Size and modification time of the file when it was read; 0 for arrays.
+        Size and modification time of the file when it was read; 0 for arrays. In a Parquet file they are that file's.
     format, mode : str
         Pillow's names (``"JPEG"``, ``"RGB"``), of the file as it is.
     width, height : int

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from featx.errors import UsageError
 from featx.manifest.record import Manifest
+from featx.spec import FeatureSpec
 from featx.store.records import FeatureBatch
 from featx.vision import engines
 
 if TYPE_CHECKING:  # a type only: the options above the loop must not cost a torch import
-    from featx.vision.embed import Embedder
+    from featx.vision.multi_device import AnyEmbedder
 
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 """Features (n_views, n_features) of a sample, and its logits (n_views, n_source_classes) or None."""
@@ -84,12 +85,21 @@ class Job:
         known to it by then.
     batch_size : int or None
         Of this job alone; None: that of the options.
+    output : int
+        Which of the embedder's backbones is wanted. Jobs with the same embedder share its forward passes wherever they
+        want the same samples in the same batch.
     """
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     positions: Sequence[int]
     lookup: Lookup | None = None
     batch_size: int | None = None
+    output: int = 0
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What decides the features."""
+        return self.embedder.backbones[self.output].spec
 
 
 def iter_batches(
