@@ -51,7 +51,7 @@ class Preprocess:
         Which bands of a file with many become red, green and blue, counted from 1; empty: the first three.
     decoder : str
         What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at a reduced scale where they are much larger
-        than what is needed).
+        than what is needed), or ``"nvjpeg"`` (JPEGs decoded by an NVIDIA GPU).
     """
 
     resize: tuple[int, ...]

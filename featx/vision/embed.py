@@ -22,8 +22,9 @@ from featx.vision.devices import (
     is_out_of_memory,
 )
 from featx.vision.nodes import Place, read_places
-from featx.vision.nvjpeg import NVJPEG, check_nvjpeg
+from featx.vision.nvjpeg import check_nvjpeg
 from featx.vision.own import is_own
+from featx.vision.reading import NVJPEG
 from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
@@ -95,7 +96,7 @@ class Embedder:
             _check_same_network(backbone, other)
         self.device = choose_device(device)
         if backbone.spec.preprocess.decoder == NVJPEG:
-            check_nvjpeg(self.device)
+            check_nvjpeg(self.device, backbone.spec.views)
         self.numerics = describe_numerics(self.device, backbone.spec.dtype)
         self._device = torch.device(self.device)
         # Faster for convolutions; a user's own network may hold a view() that cannot do with it.

@@ -92,7 +92,7 @@ def open_rgb(data: bytes, reading: Reading = Reading(), *, frame: int = 0) -> tu
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process: set it to False")
     if not data:
         raise ImageDecodeError("empty")
-    with _quiet():
+    with quiet_decoders():
         try:
             return _open(data, reading, frame)
         except DECODE_ERRORS as error:
@@ -172,7 +172,7 @@ def array_to_rgb(array: NDArray[np.uint8] | Image.Image, reading: Reading = Read
         If the array has another shape or dtype (reason ``"unsupported"``), or the image cannot be converted.
     """
     if isinstance(array, Image.Image):
-        with _quiet():
+        with quiet_decoders():
             try:
                 return upright_rgb(array, reading)
             except DECODE_ERRORS as error:
@@ -254,7 +254,7 @@ def _unsupported_array(array: NDArray[Any]) -> ImageDecodeError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_decoders() -> Iterator[None]:
     """Ignore the decoders' warnings in this block: what matters of them is raised here as an error.
 
     Not `warnings.catch_warnings`: with threads it restores other threads' filters in the wrong order. Each block puts
