@@ -43,15 +43,17 @@ class Preprocess:
     alpha : str
         The colour on which transparent pixels are composited.
     window : tuple of float, or None
-        The grey values mapped to black and white for 16-bit and float images; None: the full
-        integer range, and [0, 1] for floats.
+        The values mapped to black and white for images of more than 8 bits a channel, and for DICOM's greys (in
+        rescaled units); None: the full integer range, and [0, 1] for floats.
     percentiles : tuple of float, or None
-        Instead of `window`: the percentiles (0 to 100) of each image's own grey values that become black and white.
+        Instead of `window`: the percentiles (0 to 100) of each image's own values, of all its bands together, that
+        become black and white. A DICOM file's own window comes before them.
     bands : tuple of int
-        Which bands of a file with many become red, green and blue, counted from 1; empty: the first three.
+        Which bands of a TIFF become red, green and blue, counted from 1, or the one that becomes grey; empty: the
+        first three.
     decoder : str
-        What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at a reduced scale where they are much larger
-        than what is needed).
+        What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at 1/2, 1/4 or 1/8 of their size, where that
+        is still at least twice what the resize makes of it).
     """
 
     resize: tuple[int, ...]

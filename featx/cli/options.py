@@ -31,6 +31,24 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         return low, high
 
 
+class Bands(click.ParamType):  # type: ignore[type-arg]
+    """One number, or three as ``R,G,B``; each from 1 on."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Split at the commas."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            bands = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            bands = ()
+        if len(bands) not in (1, 3) or min(bands) < 1:
+            self.fail(f"{value!r} is not one band, or three as in 4,3,2, counted from 1", param, ctx)
+        return bands
+
+
 class Grid(click.ParamType):  # type: ignore[type-arg]
     """A logarithmic grid as ``LO:HI:N``."""
 
@@ -81,7 +99,43 @@ source_options: Callable[[Any], Any] = _stack(
     click.option(
         "--group-regex", metavar="REGEX", help="The group is what the first (...) matches in the key: '(patient\\d+)_'."
     ),
+    click.option(
+        "--frames",
+        type=click.Choice(["first", "all"]),
+        default="first",
+        show_default=True,
+        help="Of TIFFs, animations and DICOM files of several images: the first, or each as a sample.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, spread over SOURCE."),
+)
+
+reading_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--window",
+        type=Pair(),
+        metavar="LO,HI",
+        help="Values that become 0 and 255 in images of more than 8 bits, and in DICOM (as in CT: -160,240).",
+    ),
+    click.option(
+        "--percentiles",
+        type=Pair(),
+        metavar="LO,HI",
+        help="Instead of --window: percentiles of each image's own values, as in 2,98.",
+    ),
+    click.option(
+        "--bands",
+        type=Bands(),
+        default=(),
+        metavar="R,G,B",
+        help="Bands of TIFFs that become red, green and blue, as in 4,3,2; or one for grey.",
+    ),
+    click.option(
+        "--decoder",
+        type=click.Choice(["pillow", "pillow-draft"]),
+        default="pillow",
+        show_default=True,
+        help="pillow-draft decodes large JPEGs at a reduced scale: faster, other numbers; part of the spec.",
+    ),
 )
 
 engine_options: Callable[[Any], Any] = _stack(
@@ -112,6 +166,6 @@ def read_source_options(values: dict[str, Any]) -> SourceOptions:
     """Take the values of `source_options` out of a command's keyword arguments."""
     from featx.manifest.source import SourceOptions
 
-    names = ("layout", "root", "group_regex", "limit")
+    names = ("layout", "root", "group_regex", "frames", "limit")
     columns = ("path_column", "label_column", "group_column", "split_column", "fold_column")
     return SourceOptions(**{name: values.pop(name) for name in names + columns})

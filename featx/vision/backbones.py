@@ -13,6 +13,7 @@ from featx.spec import FeatureRequest, FeatureSpec, Preprocess
 from featx.vision import download, mini, networks, nodes, own, registry, tensors, views
 from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
+from featx.vision.reading import Reading
 
 DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")
@@ -124,6 +125,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)
+    Reading.check(request)
     planned = views.plan_views(request.n_views, request.view_seed, request.view_kinds)
     loaded = networks.load_network(request.backbone, request.weights, progress)
     traced = _trace(request.backbone, loaded.network, loaded.preprocess)
