@@ -17,6 +17,8 @@ from typing import Any
 
 FORMAT_VERSION = 1
 """Version of the feature file's layout; a reader refuses what is newer."""
+TIMM = "timm:"
+"""Begins the name of a backbone from timm's registry."""
 
 VIEW_KINDS = ("flip", "crop", "rotate", "colour")
 """What views do to an image unless told otherwise; see `featx.vision.views.KINDS`."""
@@ -80,10 +82,11 @@ class FeatureSpec:
     Attributes
     ----------
     backbone : str
-        A torchvision model name, ``"featx-mini"``, or ``"package.module:function"``.
+        A torchvision model name, ``"timm:NAME"``, ``"featx-mini"``, or ``"package.module:function"``.
     weights : str
-        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), ``"random:SEED"``,
-        ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function gave the network.
+        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), timm's name of weights
+        (``"resnet50.a1_in1k"``), ``"random:SEED"``, ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function
+        gave the network.
     weights_sha256 : str
         Of the file that held the tensors; for random weights and a user's own network, of its tensors.
     node : str
@@ -211,6 +214,11 @@ class FeatureRequest:
     view_seed: int = 0
     view_kinds: tuple[str, ...] = VIEW_KINDS
     with_logits: bool = False
+
+
+def is_own_code(backbone: str) -> bool:
+    """Tell whether a backbone's name is that of a user's own function (``package.module:function``)."""
+    return ":" in backbone and not backbone.startswith(TIMM)
 
 
 def _canonical_json(data: Any) -> str:
