@@ -62,6 +62,7 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     metavar="LO,HI",
     help="Grey values of 16-bit and float images that become 0 and 255.",
 )
+@options.view_options
 @options.engine_options
 @click.option("--replace", is_flag=True, help="Overwrite a file of another spec or of other images.")
 @click.option("--rehash", is_flag=True, help="Hash every file again, also those whose size and time did not change.")
