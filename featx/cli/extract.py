@@ -57,6 +57,7 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     help="Of the features in the file; part of the spec.",
 )
 @options.reading_options
+@options.view_options
 @options.engine_options
 @click.option("--replace", is_flag=True, help="Overwrite a file of another spec or of other images.")
 @click.option("--rehash", is_flag=True, help="Hash every file again, also those whose size and time did not change.")
