@@ -177,10 +177,16 @@ def restore_backbone(
     Raises
     ------
     UsageError
-        If the spec names a function and `allow_code` does not.
+        If the spec names a function and `allow_code` does not; or if the features were made elsewhere.
     WeightsError
         If the weights cannot be had, or are others than the spec's.
     """
+    if spec.is_foreign:
+        raise UsageError(
+            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into them here; "
+            "make the features of the new images where those were made, and import them in the same words: "
+            "featx cache import FILE -o NEW.h5 --made-by WORDS"
+        )
     if own.is_own(spec.backbone) and allow_code != spec.backbone:
         raise UsageError(
             f"these features come from code of the user's own, {spec.backbone}; to run it, say so: "
