@@ -22,6 +22,7 @@ from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
+from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.target import check_target, save_text
@@ -226,11 +227,17 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             raise SpecMismatchError(
                 file.spec.differences(bundle.spec),
                 path=os.fspath(path),
-                hint="the bundle needs features made in its own way: give it the images instead of this file",
+                hint=_hint(bundle.spec),
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row)
         return _predict(bundle, batches, ledger.label, ledger.group, file.group_source, progress)
+
+
+def _hint(spec: FeatureSpec) -> str:
+    if spec.is_foreign:
+        return "the bundle needs features that were imported in the same words: featx cache import --made-by WORDS"
+    return "the bundle needs features made in its own way: give it the images instead of this file"
 
 
 def _iter_blocks(file: FeatureFile, entries: list[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:

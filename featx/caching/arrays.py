@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.caching.foreign import ForeignFeatures, ImportOptions, find_columns
+from featx.caching.foreign import TEXT, ForeignFeatures, ImportOptions, find_columns
 from featx.caching.npz import ArrayArchive
 from featx.errors import InputError, UsageError
 
@@ -83,7 +83,7 @@ def read_txt(paths: list[Path], options: ImportOptions) -> ForeignFeatures:
     first = next(_text_blocks(paths), None)
     if first is None:
         raise InputError(f"{paths[0]}: no rows")
-    return _rows_alone("txt", paths, (first.shape[1],), "float64", n_samples, lambda: _text_blocks(paths), options)
+    return _rows_alone("txt", paths, (first.shape[1],), TEXT, n_samples, lambda: _text_blocks(paths), options)
 
 
 def read_names(path: Path | None, beside: Path, n_samples: int) -> list[str] | None:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from featx.errors import InputError, UsageError
 
+TEXT = "text"
+"""`ForeignFeatures.dtype` of numbers that are written in digits."""
+
 ROLES = ("key", "label", "group", "split", "fold")
 
 ALIASES = {
@@ -77,7 +80,7 @@ class ForeignFeatures:
     shape : tuple of int
         Of one row.
     dtype : str
-        Of the numbers.
+        Of the numbers, as numpy calls it; or `TEXT`.
     n_samples : int
         Samples; all but those in `failures` have a row.
     blocks : callable

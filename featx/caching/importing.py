@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.caching import arrays, labels, slides, tables
-from featx.caching.foreign import ForeignFeatures, ImportOptions, check_unique
+from featx.caching.foreign import TEXT, ForeignFeatures, ImportOptions, check_unique
 from featx.caching.output import Progress, check_feature_target, write_batches
 from featx.errors import InputError, ManifestError, UsageError
 from featx.manifest.record import SPLITS, Manifest
@@ -132,8 +132,13 @@ def import_features(
     if options.group_regex is not None:
         manifest = with_regex_groups(manifest, options.group_regex)
     spec = foreign_spec(features, options.made_by)
-    if features.dtype not in (spec.storage, "float32"):
+    if features.dtype not in (spec.storage, "float32", TEXT):
         notes.append(f"{features.dtype} numbers are stored as {spec.storage}")
+    if options.made_by is None:
+        notes.append(
+            "without --made-by WORDS only features of this very source count as made in the same way: a head that is "
+            "trained on them classifies no others"
+        )
     writing = _Writing(features, manifest, kept, spec)
     outcome = write_batches(
         target,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.caching.foreign import ForeignFeatures, ImportOptions, find_columns
+from featx.caching.foreign import TEXT, ForeignFeatures, ImportOptions, find_columns
 from featx.errors import InputError, ManifestError, UsageError
 from featx.store.parquet import ParquetTable
 
@@ -110,7 +110,7 @@ def read_table(path: Path, options: ImportOptions) -> ForeignFeatures:
         raise InputError(f"{path}: no columns of numbers beside {', '.join(roles.values()) or 'nothing'}")
     texts = table.columns([name for name in table.names if name not in features])
     n_samples = len(next(iter(texts.values()))) if texts else sum(1 for _ in table.lines())
-    return _of_table("csv", path, roles, features, "float64", n_samples, texts, lambda: table.blocks(features))
+    return _of_table("csv", path, roles, features, TEXT, n_samples, texts, lambda: table.blocks(features))
 
 
 def read_parquet(path: Path, options: ImportOptions) -> ForeignFeatures:

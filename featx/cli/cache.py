@@ -75,7 +75,7 @@ def command() -> None:
     """
 
 
-@command.command("ls")
+@command.command("ls", short_help="List feature files, unfinished runs and kept rows.")
 @click.argument("folder", metavar="[FOLDER]", default=DEFAULT_FOLDER, type=click.Path())
 @options.json_option
 def list_command(folder: str, as_json: bool) -> int:
@@ -101,7 +101,7 @@ def list_command(folder: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("verify")
+@command.command("verify", short_help="Read every byte and say what is wrong; compute samples again.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("--sample", type=Sample(), metavar="N|P%", help="Compute so many samples again: 50, or 1%.")
 @click.option("--source", metavar="SOURCE", type=click.Path(), help="The images, as for extract; for --sample.")
@@ -154,7 +154,7 @@ def verify_command(
     return 0 if all(report.is_good for report in reports) else StoreError.exit_code
 
 
-@command.command("prune")
+@command.command("prune", short_help="Remove what can be made again, after showing it.")
 @click.argument("folder", metavar="[FOLDER]", default=DEFAULT_FOLDER, type=click.Path())
 @click.option(
     "--older-than",
@@ -206,7 +206,7 @@ def prune_command(folder: str, older_than: float, patterns: tuple[str, ...], yes
     return 0
 
 
-@command.command("merge")
+@command.command("merge", short_help="Join feature files of one spec into one.")
 @click.argument("files", metavar="FILE FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", "target", required=True, metavar="FILE.h5", help="The feature file to write.")
 @click.option(
@@ -322,7 +322,7 @@ def import_command(file: str, target: str, replace: bool, quiet: bool, as_json: 
     \b
     Example:
       featx cache import embeddings.npz -o cache/foreign.h5
-      featx cache import features_uni_v1/ -o cache/slides.h5 --pool mean --labels slides.csv --made-by uni_v1
+      featx cache import features_uni_v1/ -o cache/slides.h5 --pool mean --labels slides.csv
     """
     from featx.caching.foreign import ROLES, ImportOptions
     from featx.caching.importing import import_features
@@ -344,7 +344,8 @@ def import_command(file: str, target: str, replace: bool, quiet: bool, as_json: 
             f"  with a label {report.labelled:,}, groups {report.groups:,}; fingerprint {report.fingerprint[:16]}"
         )
         if report.failures:
-            click.echo(f"  {output.count(len(report.failures), 'sample')} failed and have no row:")
+            has = "has" if len(report.failures) == 1 else "have"
+            click.echo(f"  {output.count(len(report.failures), 'sample')} failed and {has} no row:")
             cache_report.print_some(f"{key}  ({reason})" for key, reason in report.failures.items())
         cache_report.say_notes(report.notes)
     return EXIT_FAILED_ROWS if report.failures else 0

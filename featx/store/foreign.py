@@ -1,7 +1,8 @@
 """Features in HDF5 files that other programs wrote.
 
 Known layouts: thingsvision's (``features`` (n, d), or ``features_01``, ``features_02``, ...), CLAM's and TRIDENT's
-patches of a slide (``features`` (n, d) or (1, n, d) beside ``coords`` (n, 2)), and TRIDENT's slides (``features`` (d,)).
+patches of a slide (``features`` (n, d) or (1, n, d) beside ``coords`` (n, 2)), and TRIDENT's slides (``features``
+(d,)).
 """
 
 from __future__ import annotations

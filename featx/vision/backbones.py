@@ -183,8 +183,8 @@ def restore_backbone(
     """
     if spec.is_foreign:
         raise UsageError(
-            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into them here; "
-            "make the features of the new images where those were made, and import them in the same words: "
+            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into "
+            "them here; make the features of the new images where those were made, and import them in the same words: "
             "featx cache import FILE -o NEW.h5 --made-by WORDS"
         )
     if own.is_own(spec.backbone) and allow_code != spec.backbone:
