@@ -202,12 +202,11 @@ def _write_parquet(out: BinaryIO, table: _Table, progress: Progress | None) -> N
     columns = table.columns()
     facts = {"featx": json.dumps(table.file.spec.to_dict(), sort_keys=True)}
     names = ["key", "view", *list(columns)[1:]]
-    writer = ParquetWriter(out, names, table.features, facts)
-    for lines, rows in table.blocks(ROW_GROUP_BYTES, progress):
-        samples = table.sample[lines].tolist()
-        key, *others = [[values[sample] for sample in samples] for values in columns.values()]
-        writer.write([key, table.view[lines].tolist(), *others], rows, table.row[lines] >= 0)
-    writer.close()
+    with ParquetWriter(out, names, table.features, facts) as writer:
+        for lines, rows in table.blocks(ROW_GROUP_BYTES, progress):
+            samples = table.sample[lines].tolist()
+            key, *others = [[values[sample] for sample in samples] for values in columns.values()]
+            writer.write([key, table.view[lines].tolist(), *others], rows, table.row[lines] >= 0)
 
 
 def _write_json(out: BinaryIO, table: _Table, root: str, progress: Progress | None) -> None:

@@ -54,8 +54,8 @@ class ArrayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._zip.close()
+        with contextlib.suppress(OSError, ValueError) if error is not None else contextlib.nullcontext():
+            self._zip.close()  # after an error too, or it would try again when nobody listens
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def _problems(file: FeatureFile) -> Iterator[str]:
         file.verify()
     except StoreFormatError as error:
         if "ledger" in columns:  # else it is the ledger that `verify` stumbled over
-            yield _bad_rows(file, columns.get("keys")) or f"features or logits: {_cause(error)}"
+            yield _bad_rows(file, columns.get("keys")) or _cause(error)
         elif rows := _bad_rows(file, columns.get("keys")):
             yield rows
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -64,9 +66,15 @@ class ParquetWriter:
         columns += [self._arrow.array(values[:, i], mask=nulls) for i in range(values.shape[1])]
         self._writer.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
 
-    def close(self) -> None:
-        """Write the end of the file."""
-        self._writer.close()
+    def __enter__(self) -> ParquetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        broken = (OSError, ValueError) if error is not None else ()
+        with contextlib.suppress(*broken):  # closed after an error too, or it would try again when nobody listens
+            self._writer.close()
 
 
 class ParquetTable:

@@ -1,4 +1,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))  # store_samples, also for the processes that tests start
+for folder in (Path(__file__).parents[1] / "store", Path(__file__).parent):
+    sys.path.insert(0, str(folder))  # store_samples and the like, also for the processes that the tests start

@@ -49,7 +49,7 @@ def test_a_merged_file_is_byte_for_byte_the_one_of_all_samples(tmp_path, storage
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "ab.h5", "all.h5", "b.h5"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_any_parts_in_any_order_give_the_same_rows(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("merge")
@@ -79,7 +79,10 @@ def test_a_row_wins_over_a_failure_and_what_is_unknown_is_taken_from_the_other(t
     failed = samples.batch(keys)
     failed = dataclasses.replace(
         failed,
-        entries=[dataclasses.replace(failed.entries[0], status="failed", reason="missing", sha256=""), failed.entries[1]],
+        entries=[
+            dataclasses.replace(failed.entries[0], status="failed", reason="missing", sha256=""),
+            failed.entries[1],
+        ],
         features=failed.features[1:],
         logits=failed.logits[1:],
     )
