@@ -184,10 +184,17 @@ def restore_backbone(
     Raises
     ------
     UsageError
-        If the spec names a function and `allow_code` does not, or its views are not texts that this version knows.
+        If the spec names a function and `allow_code` does not; if the features were made elsewhere, or its views
+        are not texts that this version knows.
     WeightsError
         If the weights cannot be had, or are others than the spec's.
     """
+    if spec.is_foreign:
+        raise UsageError(
+            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into "
+            "them here; make the features of the new images where those were made, and import them in the same words: "
+            "featx cache import FILE -o NEW.h5 --made-by WORDS"
+        )
     views.check_views(spec.views)
     if own.is_own(spec.backbone) and allow_code != spec.backbone:
         raise UsageError(
