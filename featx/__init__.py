@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from featx.errors import (
     BundleError,
+    DeviceError,
+    DeviceMemoryError,
     FeatxError,
     ImageDecodeError,
     InputError,
@@ -47,6 +49,8 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CachedFeatures",
+    "DeviceError",
+    "DeviceMemoryError",
     "EngineOptions",
     "ExtractReport",
     "FeatureFile",

@@ -5,7 +5,9 @@ attributes, and knows the exit code with which the command line ends::
 
     FeatxError                      1
     ├── UsageError                  2   ValueError   options that do not go together
-    │   └── UnknownNameError        2   LookupError  a backbone, head, node ... that does not exist
+    │   ├── UnknownNameError        2   LookupError  a backbone, head, node ... that does not exist
+    │   └── DeviceMemoryError       2   MemoryError  a batch that is too large for its device (device, batch)
+    ├── DeviceError                 1   RuntimeError a device that failed (device)
     ├── MissingExtraError           3   ImportError  an optional dependency is not installed
     ├── InputError                  4   ValueError   what was given to read is not usable
     │   ├── ManifestError           4                a source or table that cannot be read (path, line)
@@ -84,6 +86,39 @@ class UnknownNameError(UsageError, LookupError):
         if hint:
             message += f"\n{hint}"
         super().__init__(message)
+
+
+class DeviceMemoryError(UsageError, MemoryError):
+    """A batch for which a device has too little memory.
+
+    Attributes
+    ----------
+    device : str
+        Which device.
+    batch : int
+        How many images there were in the batch.
+    """
+
+    def __init__(self, *, device: str, batch: int) -> None:
+        self.device = device
+        self.batch = batch
+        images = f"{batch} images at once" if batch > 1 else "even one image"
+        advice = "take a smaller --batch-size" if batch > 1 else "take another --device or a smaller --backbone"
+        super().__init__(f"device {device} has too little memory for {images}; {advice}")
+
+
+class DeviceError(FeatxError, RuntimeError):
+    """A device that failed while it computed.
+
+    Attributes
+    ----------
+    device : str
+        Which device.
+    """
+
+    def __init__(self, message: str, *, device: str) -> None:
+        self.device = device
+        super().__init__(f"device {device} failed: {message}")
 
 
 class MissingExtraError(FeatxError, ImportError):

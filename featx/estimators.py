@@ -27,7 +27,7 @@ from featx.spec import FeatureRequest, FeatureSpec
 from featx.store.cache import ShardCache
 from featx.store.file import FeatureFile
 from featx.store.records import OK
-from featx.vision.engine import EngineOptions, iter_batches
+from featx.vision.engine import EngineOptions, Job, iter_batches
 
 if TYPE_CHECKING:
     from featx.vision.embed import Embedder
@@ -335,7 +335,7 @@ def _iter_rows(
     """Yield the SHA-256 and the rows of one batch after the other; an image that fails is an error."""
     if not positions:
         return
-    for batch in iter_batches(manifest, positions, embedder, options):
+    for _, batch in iter_batches(manifest, [Job(embedder, positions)], options):
         for entry in batch.entries:
             if entry.status != OK:
                 reason, _, detail = entry.reason.partition(": ")

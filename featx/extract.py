@@ -23,7 +23,7 @@ from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, REASONS, LedgerEntry
 from featx.store.run import ExtractionRun
 from featx.version import __version__
-from featx.vision.engine import EngineOptions, iter_batches
+from featx.vision.engine import EngineOptions, Job, iter_batches
 
 if TYPE_CHECKING:
     from featx.vision.backbones import Backbone
@@ -184,7 +184,7 @@ def extract(
         spec=spec,
         request=stamp,
         made_with=made_with,
-        batch_size=engine.batch_size,
+        batch_size=engine.batch_size if isinstance(engine.batch_size, int) else 32,
         weights=blob,
         replace=update.replace,
     ) as run:
@@ -287,7 +287,7 @@ def _compute(
     if progress is not None:
         progress(0, len(positions))
     engine = replace(engine, batch_size=run.batch_size)
-    for batch in iter_batches(manifest, positions, embedder, engine, lookup=lookup):
+    for _, batch in iter_batches(manifest, [Job(embedder, positions, lookup)], engine):
         for entry in batch.entries:
             tally.copied += entry.status == OK and entry.sha256 in seen
             tally.computed += entry.status == OK and entry.sha256 not in seen

@@ -21,6 +21,7 @@ from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
+from featx.learn.views import ViewUse, choose_use
 from featx.store.file import FeatureFile
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
@@ -59,7 +60,8 @@ def fit(
     UsageError
         Options that do not suit the data.
     """
-    features = load_features(path, allow_missing=options.allow_missing)
+    needs_views = options.views != "none" or options.score_views == "average"
+    features = load_features(path, allow_missing=options.allow_missing, views=needs_views)
     with FeatureFile.open(path) as file:
         weights = file.weights()
     return replace(fit_features(features, options, progress=progress), weights=weights)
@@ -73,7 +75,11 @@ def fit_features(
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory; see `fit`."""
     check_finite(features)
-    labelled = features.take(features.y != "")
+    samples = features.by_sample()
+    use = choose_use(options.views, options.score_views, samples.X.shape[1] if samples.X.ndim == 3 else 1)
+    if samples.X.ndim == 3 and use == ViewUse():
+        samples = replace(samples, X=samples.X[:, 0])
+    labelled = samples.take(samples.y != "")
     study, small_classes = _arrange(labelled, options)
     plan = study.plan
     check_positive(options.positive, study.classes(plan.train))
@@ -82,7 +88,7 @@ def fit_features(
 
     folds = study.outer_folds()
     jobs = [*(study.outer_job(fold) for fold in folds), study.final_job()]
-    X, y, space = study.data.X.astype(np.float64), study.data.y, options.space
+    X, y, space = study.data.X.astype(np.float64), study.data.y, replace(options.space, views=use)
     start = time.perf_counter()
     outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
     final = outcomes[-1].best
@@ -110,12 +116,13 @@ def fit_features(
         out_of_fold_classes=study.classes(plan.train),
         unconverged=unconverged,
         n_fits=n_fits,
-        unlabelled=len(features) - len(labelled),
+        unlabelled=len(samples) - len(labelled),
         small_classes=small_classes,
         n_missing=features.n_missing,
         seconds=seconds,
         fitted_on=[sha256 for sha256 in study.data.sha256[plan.fit] if sha256],
         options=options,
+        views=use,
         spec=features.spec,
         digest=features.digest,
     )

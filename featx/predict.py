@@ -25,7 +25,7 @@ from featx.manifest.source import SourceOptions
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.target import check_target, save_text
-from featx.vision.engine import EngineOptions, iter_batches
+from featx.vision.engine import EngineOptions, Job, iter_batches
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` with images."""
@@ -216,7 +216,8 @@ def predict(
 
     backbone = restore_backbone(loaded.spec, loaded.weights, allow_code=allow_code, progress=on_download)
     embedder = Embedder(backbone, device=engine.device)
-    batches = iter_batches(manifest, range(len(manifest)), embedder, engine)
+    job = Job(embedder, range(len(manifest)))
+    batches = (batch for _, batch in iter_batches(manifest, [job], engine))
     return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
 
 

@@ -18,6 +18,9 @@ from typing import Any
 FORMAT_VERSION = 1
 """Version of the feature file's layout; a reader refuses what is newer."""
 
+VIEW_KINDS = ("flip", "crop", "rotate", "colour")
+"""What views do to an image unless told otherwise; see `featx.vision.views.KINDS`."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -186,6 +189,8 @@ class FeatureRequest:
         Rows for each sample: the plain image, and `n_views` - 1 augmented readings of it.
     view_seed : int
         Seeds the view plan.
+    view_kinds : tuple of str
+        What the views may do to an image; without ``"flip"`` none is mirrored.
     with_logits : bool
         Whether the network's own class scores are wanted too.
     """
@@ -202,6 +207,7 @@ class FeatureRequest:
     decoder: str = "pillow"
     n_views: int = 1
     view_seed: int = 0
+    view_kinds: tuple[str, ...] = VIEW_KINDS
     with_logits: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     estimator : classifier with ``decision_function``
     folds : int array (n_samples,), or int
         The fold of each row of the training data, so that groups stay whole; or a number of stratified folds.
+    weights : float array (n_samples,), optional
+        How much each row of the training data counts for the sigmoids, where the estimator is a pipeline; equally by
+        default.
 
     Attributes
     ----------
@@ -35,9 +39,12 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_ : int
     """
 
-    def __init__(self, estimator: Any, folds: Any = 5) -> None:
+    weights: Any = None  # of the class too: bundles that were saved before there were any have none of their own
+
+    def __init__(self, estimator: Any, folds: Any = 5, weights: Any = None) -> None:
         self.estimator = estimator
         self.folds = folds
+        self.weights = weights
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> SigmoidCalibrated:
         """Fit the classifier and its sigmoids on features (n_samples, n_features) and labels (n_samples,)."""
@@ -45,7 +52,11 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         assert_all_finite(y)
         check_classification_targets(y)
         cv = self.folds if np.ndim(self.folds) == 0 else PredefinedSplit(self.folds)
-        model = CalibratedClassifierCV(self.estimator, method="sigmoid", cv=cv, ensemble=False).fit(X, y)
+        model = CalibratedClassifierCV(self.estimator, method="sigmoid", cv=cv, ensemble=False)
+        with warnings.catch_warnings():
+            # A pipeline takes no weights; that they are for the sigmoids alone is what is wanted.
+            warnings.filterwarnings("ignore", "Since Pipeline does not appear to accept", UserWarning)
+            model.fit(X, y, sample_weight=self.weights)
         (self.calibrated_,) = model.calibrated_classifiers_
         self.classes_ = model.classes_
         self.n_features_in_ = model.n_features_in_

@@ -21,11 +21,12 @@ class Features:
 
     Attributes
     ----------
-    X : float32 array (n_samples, n_features)
-        One row for each good sample: the plain image, no other views.
-    y : str array (n_samples,)
+    X : float32 array (n_rows, n_features)
+        One row for each good sample, the plain image; with `views` all rows of a sample, one after the other.
+        `by_sample` gives (n_samples, n_views, n_features).
+    y : str array (n_rows,)
         Labels; ``''`` = unlabelled.
-    groups, keys, splits, folds, sha256 : object array of str (n_samples,)
+    groups, keys, splits, folds, sha256 : object array of str (n_rows,)
         ``''`` = unknown.
     group_source : str
         Where the groups come from, in words; ``""`` = none.
@@ -35,6 +36,8 @@ class Features:
         SHA-256 over keys, labels, groups, splits and features; ``""`` when they do not come from a file.
     n_missing : int
         Samples of the file that failed and have no row.
+    views : int array (n_rows,), or None
+        The view of each row; 0 = the plain image. None: one row is one sample.
     """
 
     X: NDArray[np.float32]
@@ -48,6 +51,7 @@ class Features:
     spec: FeatureSpec | None = None
     digest: str = ""
     n_missing: int = 0
+    views: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -56,17 +60,49 @@ class Features:
         """Unpack as ``X, y, groups, keys = load_features(...)``, ready for scikit-learn.
 
         A sample without a group is a group of its own there, named by its key: scikit-learn would take all of them
-        for one group.
+        for one group. So ``GroupKFold`` never comes between the views of a sample.
         """
         yield from (self.X, self.y, np.where(self.groups == "", self.keys, self.groups), self.keys)
 
     def take(self, rows: NDArray[Any]) -> Features:
         """Return some of the rows, by position or mask."""
-        columns = ("X", "y", "groups", "keys", "splits", "folds", "sha256")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        taken = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **taken, views=None if self.views is None else self.views[rows])
+
+    def by_sample(self) -> Features:
+        """Return the same with one place for each sample.
+
+        Returns
+        -------
+        Features
+            Without `views`; `X` is (n_samples, n_views, n_features) where there are several, else (n_samples,
+            n_features).
+
+        Raises
+        ------
+        InputError
+            If the rows of some sample are not together, or not all there: views 0, 1, 2 ... of each key.
+        """
+        if self.views is None:
+            return self
+        n_views = int(self.views.max()) + 1 if len(self) else 1
+        n_samples, rest = divmod(len(self), n_views)
+        if rest or not (
+            np.array_equal(self.views, np.tile(np.arange(n_views), n_samples))
+            and np.array_equal(self.keys, np.repeat(self.keys[::n_views], n_views))
+        ):
+            raise InputError(
+                "the views of a sample must be together and in order: 0, 1, 2 ... of one key, then of the next"
+            )
+        plain = self.take(np.arange(0, len(self), n_views))
+        X = self.X.reshape(n_samples, n_views, -1) if n_views > 1 else self.X
+        return replace(plain, X=X, views=None)
 
 
-def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False) -> Features:
+_COLUMNS = ("X", "y", "groups", "keys", "splits", "folds", "sha256")
+
+
+def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False, views: bool = False) -> Features:
     """Load the features of a finished feature file, ready for any scikit-learn estimator.
 
     Parameters
@@ -75,11 +111,14 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False) 
         A feature file as `featx extract` writes it.
     allow_missing : bool
         Go on although some samples failed and have no row; else that is an error.
+    views : bool
+        All rows of each sample instead of the plain image's alone, with their numbers in ``views``.
 
     Returns
     -------
     Features
-        With attributes ``X``, ``y``, ``groups``, ``keys`` ...; unpacks into these four.
+        With attributes ``X``, ``y``, ``groups``, ``keys`` ...; unpacks into these four. Split rows with views by these
+        groups: the views of one picture in training and test at once make any score worthless.
 
     Raises
     ------
@@ -101,18 +140,19 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False) 
                 path=str(path),
                 missing=len(failed),
             )
-        plain = np.flatnonzero(np.asarray(file.views()) == 0)
-        everything = len(plain) == file.n_rows
-        X = np.asarray(file.features(None if everything else plain), dtype=np.float32)
+        numbers = np.asarray(file.views(), dtype=np.int64)
+        rows = np.arange(len(numbers)) if views else np.flatnonzero(numbers == 0)
+        everything = len(rows) == file.n_rows
+        X = np.asarray(file.features(None if everything else rows), dtype=np.float32)
 
         def take(column: list[str]) -> NDArray[np.object_]:
-            return np.array(column, dtype=object)[plain]
+            return np.array(column, dtype=object)[rows]
 
         sha_of_key = dict(zip(ledger.key, ledger.sha256, strict=True))
         keys = take(file.keys())
         features = Features(
             X=X,
-            y=np.array(file.labels(), dtype=str)[plain],
+            y=np.array(file.labels(), dtype=str)[rows],
             groups=take(file.groups()),
             keys=keys,
             splits=take(file.splits()),
@@ -122,6 +162,7 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False) 
             spec=file.spec,
             digest=file.digest,
             n_missing=len(failed),
+            views=numbers if views else None,
         )
     check_finite(features)
     return features
@@ -135,9 +176,9 @@ def check_finite(features: Features) -> None:
     InputError
         Names the first such sample and how many there are.
     """
-    bad = np.flatnonzero(~np.isfinite(features.X).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(features.X.reshape(len(features), -1)).all(axis=1))
     if len(bad):
         raise InputError(
-            f"{len(bad)} of {len(features)} samples have NaN or infinite features, "
+            f"{len(bad)} of {len(features)} {'samples' if features.views is None else 'rows'} have NaN or infinite features, "
             f"the first {str(features.keys[bad[0]])!r}; extract them again, or look for what went wrong in the network"
         )

@@ -200,7 +200,15 @@ def make_head(name: str, C: float, scaling: str, random_state: int = 0) -> Pipel
 
 
 def fit_head(
-    name: str, C: float, scaling: str, X: FloatArray, y: NDArray[Any], folds: NDArray[np.int_], random_state: int = 0
+    name: str,
+    C: float,
+    scaling: str,
+    X: FloatArray,
+    y: NDArray[Any],
+    folds: NDArray[np.int_],
+    random_state: int = 0,
+    *,
+    weights: FloatArray | None = None,
 ) -> Any:
     """Fit a head that has probabilities.
 
@@ -212,6 +220,8 @@ def fit_head(
     y : str array (n_samples,)
     folds : int array (n_samples,)
         The fold of each row, for the out-of-fold decision values behind the sigmoid of heads without probabilities.
+    weights : float64 array (n_samples,), optional
+        How much each row counts for that sigmoid.
 
     Returns
     -------
@@ -219,7 +229,7 @@ def fit_head(
     """
     if HEADS[name].has_probabilities:
         return HeadPath(name, scaling, X, y, random_state).fit_pipeline(C)
-    return SigmoidCalibrated(make_head(name, C, scaling, random_state), folds).fit(X, y)
+    return SigmoidCalibrated(make_head(name, C, scaling, random_state), folds, weights).fit(X, y)
 
 
 class HeadPath:

@@ -10,6 +10,7 @@ from featx.errors import UnknownNameError, UsageError
 from featx.learn.heads import HEADS, SCALINGS, check_heads
 from featx.learn.metrics import check_scoring
 from featx.learn.search import Space
+from featx.learn.views import check_views_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class FitOptions:
         Go on although some samples failed and have no row.
     by_group : bool
         Also score groups by their mean probability.
+    views : {"train", "none"}, optional
+        Where a file has several rows for each sample: fit on all of them, or on the plain image alone. None: train.
+    score_views : {"plain", "average"}, optional
+        Whether a sample is called by its plain image or by the mean over its views, while choosing, in the scores and
+        by `featx predict`. None: plain.
     random_state : int
         Seeds folds and solvers.
     n_jobs : int
@@ -62,6 +68,8 @@ class FitOptions:
     min_per_class: int | None = None
     allow_missing: bool = False
     by_group: bool = False
+    views: str | None = None
+    score_views: str | None = None
     random_state: int = 0
     n_jobs: int = -1
 
@@ -93,6 +101,7 @@ class FitOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
+        check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 
     @property

@@ -19,6 +19,7 @@ from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged
+from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
 from featx.store.target import save_text
 
@@ -113,6 +114,8 @@ class FitResult:
     fitted_on : list of str
         SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
+    views : ViewUse
+        Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
         What made the features, the training data's digest, and the user's own network weights, from the file.
     """
@@ -135,6 +138,7 @@ class FitResult:
     seconds: float
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
+    views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
     digest: str = ""
     weights: bytes | None = field(default=None, repr=False)
@@ -169,6 +173,7 @@ class FitResult:
                 "n_fits": self.n_fits,
                 "fits": [asdict(fit) for fit in self.unconverged],
             },
+            "views": asdict(self.views),
             "warnings": self.notes,
             "options": asdict(self.options),
             "seconds": self.seconds,
@@ -181,6 +186,10 @@ class FitResult:
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
+        if self.views != ViewUse():
+            fitted = "all views" if self.views.train == "all" else "the plain image"
+            scored = "the mean over its views" if self.views.score == "average" else "its plain image"
+            text += f" Heads are fitted on {fitted} of each sample; a sample is called by {scored}."
         return text
 
     @property

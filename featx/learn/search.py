@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from featx.errors import LabelsError, UsageError
 from featx.learn.heads import HEADS, SCALINGS, HeadPath, fit_head
 from featx.learn.metrics import scoring_value
+from featx.learn.views import ViewUse, classify, fitting_rows, mean_over_views, scoring_rows, sigmoid_weights
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -45,6 +46,8 @@ class Space:
     scoring : str
         One of `featx.learn.metrics.SCORINGS`; the mean over the inner folds is maximised.
     random_state : int
+    views : ViewUse
+        Which rows of a sample are fitted and scored, where there are several.
     """
 
     heads: tuple[str, ...]
@@ -52,6 +55,7 @@ class Space:
     C_grid: tuple[float, ...]
     scoring: str
     random_state: int = 0
+    views: ViewUse = ViewUse()
 
     @property
     def n_candidates(self) -> int:
@@ -121,7 +125,7 @@ class Unconverged:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One training part. All arrays are positions.
+    """One training part. All arrays are positions of samples.
 
     Attributes
     ----------
@@ -209,7 +213,7 @@ def run_jobs(
 
     Parameters
     ----------
-    X : float64 array (n_samples, n_features)
+    X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
     y : str array (n_samples,)
     jobs : sequence of Job
     space : Space
@@ -256,15 +260,23 @@ def refit(
     X: FloatArray, y: NDArray[np.str_], job: Job, choice: Choice, space: Space
 ) -> tuple[Fitted, list[Unconverged]]:
     """Fit a chosen head on a job's rows and predict its test rows."""
+    rows, labels, n_views = fitting_rows(X, y, job.rows, space.views)
     with threadpool_limits(1), _counting() as warned:
         estimator = fit_head(
-            choice.head, choice.C, choice.scaling, X[job.rows], y[job.rows], job.calibration, space.random_state
+            choice.head,
+            choice.C / n_views,
+            choice.scaling,
+            rows,
+            labels,
+            np.repeat(job.calibration, n_views),
+            space.random_state,
+            weights=sigmoid_weights(len(job.rows), n_views, space.views),
         )
     n_classes = len(estimator.classes_)
     predicted, probabilities = np.array([], dtype=y.dtype), np.empty((0, n_classes))
     if len(job.test):
         with threadpool_limits(1):
-            predicted, probabilities = estimator.predict(X[job.test]), estimator.predict_proba(X[job.test])
+            predicted, probabilities = classify(estimator, *scoring_rows(X, job.test, space.views))
     failures = [Unconverged("refit", job.name, None, choice.head, choice.scaling, choice.C)] * len(warned)
     return Fitted(choice, predicted, probabilities, estimator if job.keep else None), failures
 
@@ -277,20 +289,17 @@ def _search(
     failures = []
     with threadpool_limits(1):
         for fold, (train, test) in enumerate(job.inner):
-            path = HeadPath(head, scaling, X[train], y[train], space.random_state)
-            rows = path.transform(X[test])
+            fitted, labels, n_fitted = fitting_rows(X, y, train, space.views)
+            path = HeadPath(head, scaling, fitted, labels, space.random_state)
+            scored, n_scored = scoring_rows(X, test, space.views)
+            rows = path.transform(scored)
             for place, C in enumerate(space.C_grid):
                 with _counting() as warned:
-                    model = path.fit(C)
+                    model = path.fit(C / n_fitted)
                 if warned:
                     failures.append(Unconverged("search", job.name, fold + 1, head, scaling, C))
-                value = scoring_value(
-                    space.scoring,
-                    y[test],
-                    model.predict(rows),
-                    _values(space.scoring, head, model, rows),
-                    model.classes_,
-                )
+                predicted, values = _predict(space.scoring, head, model, rows, n_scored)
+                value = scoring_value(space.scoring, y[test], predicted, values, model.classes_)
                 scores[fold, place] = np.nan if value is None else value
     undefined = np.isnan(scores).all(axis=0)
     if undefined.any():
@@ -305,12 +314,17 @@ def _search(
     ], failures
 
 
-def _values(scoring: str, head: str, model: Any, rows: FloatArray) -> FloatArray | None:
-    """Return what the scoring ranks samples by: probabilities, or decision values where the head has no others."""
+def _predict(
+    scoring: str, head: str, model: Any, rows: FloatArray, n_views: int
+) -> tuple[NDArray[Any], FloatArray | None]:
+    """Return classes, and what the scoring ranks samples by: probabilities, or decision values where there are none."""
+    has_probabilities = HEADS[head].has_probabilities
+    if n_views > 1:
+        return mean_over_views(model, rows, n_views, has_probabilities=has_probabilities)
+    predicted = model.predict(rows)
     if scoring not in ("roc_auc", "roc_auc_ovr", "neg_log_loss"):
-        return None
-    values: FloatArray = (model.predict_proba if HEADS[head].has_probabilities else model.decision_function)(rows)
-    return values
+        return predicted, None
+    return predicted, (model.predict_proba if has_probabilities else model.decision_function)(rows)
 
 
 def _edge(C: float, grid: tuple[float, ...]) -> str:
@@ -350,6 +364,6 @@ def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[
 
 def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[np.str_], jobs: Sequence[Job], space: Space) -> int:
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
-    n_rows = max(len(job.rows) for job in jobs)
+    n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
     steps = 100 * len(np.unique(y))  # about so many iterations, each over all rows and coordinates for every class
-    return 1 if n_fits * n_rows * min(n_rows, X.shape[1]) * steps < SMALL_WORK else n_jobs
+    return 1 if n_fits * n_rows * min(n_rows, X.shape[-1]) * steps < SMALL_WORK else n_jobs

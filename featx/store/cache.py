@@ -22,7 +22,7 @@ _MAX_ROWS = 2048
 
 
 class ShardCache:
-    """A folder of feature rows, found by the sha256 of the bytes that they were made from.
+    """A folder of feature rows, found by the sha256 of the bytes that they were made from; one row of each.
 
     Any number of processes may use one folder. Reading takes no lock. A process that finds another one
     writing leaves its own rows out: the cache then holds less, it never holds anything up. Rows of
@@ -39,7 +39,7 @@ class ShardCache:
         self._spec = spec
         self._journal = 0  # inode of the journal that was read; 0 = there was none
         self._shards = ShardFolder(path)
-        self._stored = StoredRows(None, self._shards)
+        self._stored = StoredRows(None, self._shards, n_views=1)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], spec: FeatureSpec) -> ShardCache:
@@ -86,7 +86,7 @@ class ShardCache:
             if inode != self._journal:
                 self._journal = inode
                 self._shards = ShardFolder(self.path)
-                self._stored = StoredRows(None, self._shards)
+                self._stored = StoredRows(None, self._shards, n_views=1)
             for shard, entries in self._shards.read():
                 if shard.fingerprint == self._spec.fingerprint:
                     self._stored.add(shard, entries)

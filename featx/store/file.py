@@ -49,7 +49,7 @@ class FeatureFile:
     group_source : str
         Where the groups come from, in words; ``""`` = there are none.
     n_rows, n_samples : int
-        Rows of features, and entries of the ledger.
+        Rows of features (``spec.n_views`` of each good sample, one after the other), and entries of the ledger.
     digest : str
         sha256 over keys, labels, groups, splits and features: the same for the same training data.
 
@@ -119,7 +119,7 @@ class FeatureFile:
         return self._strings("classes")
 
     def views(self) -> NDArray[np.int16]:
-        """Return the view of each row; 0 = the plain image."""
+        """Return the view of each row, a position in ``spec.views``; 0 = the plain image."""
         with self._reading() as h5:
             return read_numbers(h5, "views")
 
@@ -151,7 +151,8 @@ class FeatureFile:
         """Read the account of every sample."""
         with self._reading() as h5:
             ledger = read_ledger(h5["ledger"])
-            if len(ledger) != self.n_samples or np.count_nonzero(ledger.row >= 0) != self.n_rows:
+            n_good = np.count_nonzero(ledger.row >= 0)
+            if len(ledger) != self.n_samples or n_good * self.spec.n_views != self.n_rows:
                 raise ValueError("the ledger does not account for the rows")
             return ledger
 
@@ -283,6 +284,8 @@ def _check_layout(h5: h5py.File, spec: FeatureSpec, n_rows: int) -> None:
         raise ValueError(
             f"features are {features.dtype} {features.shape}, the spec says {spec.storage} {(n_rows, spec.n_features)}"
         )
+    if n_rows % spec.n_views:
+        raise ValueError(f"{n_rows} rows are not {spec.n_views} of each sample, as the spec says")
     for name in (*ROW_COLUMNS, "views", *(["logits"] if spec.logits else [])):
         if h5[name].shape[0] != n_rows:
             raise ValueError(f"{name!r} has {h5[name].shape[0]} rows, the features have {n_rows}")

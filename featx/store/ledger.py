@@ -31,7 +31,8 @@ class Ledger:
     label, group, split, fold : list of str
         From the manifest; ``""`` = unknown.
     row : int64 array (n_samples,)
-        The sample's first row in the file's aligned datasets, or -1 for a failed sample.
+        The sample's first row in the file's aligned datasets, which the rows of its other views follow; -1 for a
+        failed sample.
     """
 
     key: list[str]
@@ -52,11 +53,18 @@ class Ledger:
 
     @classmethod
     def of(
-        cls, entries: Sequence[LedgerEntry], *, label: list[str], group: list[str], split: list[str], fold: list[str]
+        cls,
+        entries: Sequence[LedgerEntry],
+        *,
+        label: list[str],
+        group: list[str],
+        split: list[str],
+        fold: list[str],
+        n_views: int = 1,
     ) -> Ledger:
         """Put entries and what the manifest says of them side by side; rows are numbered in this order."""
         is_ok = np.array([entry.status == OK for entry in entries], bool)
-        row = np.where(is_ok, np.cumsum(is_ok) - 1, -1)
+        row = np.where(is_ok, (np.cumsum(is_ok) - 1) * n_views, -1)
         return cls(**_columns_of(entries), label=label, group=group, split=split, fold=fold, row=row)
 
     def __len__(self) -> int:

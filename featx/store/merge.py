@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ def write_feature_file(path: Path, contents: Contents, read: Callable[[int, int]
     contents : Contents
         Everything but the rows.
     read : callable
-        ``read(start, stop)`` returns the features (and logits or None) of these rows, in manifest order.
+        ``read(start, stop)`` returns the rows of features (and of logits, or None) of these good samples, in
+        manifest order.
 
     Raises
     ------
@@ -130,11 +132,13 @@ def _write_attributes(h5: h5py.File, contents: Contents) -> None:
 
 def _write_columns(h5: h5py.File, contents: Contents) -> None:
     ledger = contents.ledger
-    good = np.flatnonzero(ledger.row >= 0).tolist()
+    n_views = contents.spec.n_views
+    good = np.flatnonzero(ledger.row >= 0)
+    sample_of_row = np.repeat(good, n_views).tolist()
     for name in ROW_COLUMNS:
         column: list[str] = getattr(ledger, name.removesuffix("s"))
-        write_strings(h5, name, [column[position] for position in good])
-    write_numbers(h5, "views", np.zeros(len(good), np.int16))
+        write_strings(h5, name, [column[position] for position in sample_of_row])
+    write_numbers(h5, "views", np.tile(np.arange(n_views, dtype=np.int16), len(good)))
     write_strings(h5, "classes", sorted(set(ledger.label) - {""}))
     write_ledger(h5.create_group("ledger"), ledger)
     meta = h5.create_group("meta")
@@ -145,14 +149,16 @@ def _write_columns(h5: h5py.File, contents: Contents) -> None:
 
 
 def _write_rows(h5: h5py.File, contents: Contents, read: Callable[[int, int], Rows]) -> dict[str, str]:
-    n_rows = int(np.count_nonzero(contents.ledger.row >= 0))
     spec = contents.spec
+    n_samples = int(np.count_nonzero(contents.ledger.row >= 0))
+    n_rows = n_samples * spec.n_views
     datasets = {"features": _create(h5, "features", (n_rows, spec.n_features), spec.storage)}
     if spec.logits:
         datasets["logits"] = _create(h5, "logits", (n_rows, contents.n_logits), "float32")
     hashes = {name: hashlib.sha256() for name in datasets}
-    for start, stop in _blocks(datasets["features"]):
-        for name, values in zip(datasets, read(start, stop), strict=False):
+    for start, stop in _blocks(datasets["features"], spec.n_views):
+        rows = read(start // spec.n_views, stop // spec.n_views)
+        for name, values in zip(datasets, rows, strict=False):
             datasets[name][start:stop] = values
             hashes[name].update(np.ascontiguousarray(values).data)
     digests = {name: digest.hexdigest() for name, digest in hashes.items()}
@@ -171,10 +177,11 @@ def _create(h5: h5py.File, name: str, shape: tuple[int, int], dtype: str) -> h5p
     )
 
 
-def _blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
+def _blocks(dataset: h5py.Dataset, n_views: int) -> Iterator[tuple[int, int]]:
+    """Yield blocks of rows: whole samples, and whole chunks as well."""
     n_rows, row_bytes = dataset.shape[0], dataset.shape[1] * dataset.dtype.itemsize
     if n_rows:
-        chunk = dataset.chunks[0]
-        step = chunk * max(1, BLOCK_BYTES // (chunk * row_bytes))
+        whole = math.lcm(dataset.chunks[0], n_views)
+        step = whole * max(1, BLOCK_BYTES // (whole * row_bytes))
         for start in range(0, n_rows, step):
             yield start, min(start + step, n_rows)

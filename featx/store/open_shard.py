@@ -58,6 +58,7 @@ class OpenShard:
             If the rows do not fit the spec or the entries, or hold NaN or infinite values.
         """
         good = [entry for entry in batch.entries if entry.status == OK]
+        n_views = self._spec.n_views
         features = self._matrix("features", batch.features, len(good), self._spec.storage)
         if features.shape[1] != self._spec.n_features:
             raise UsageError(f"a row has {features.shape[1]} features, the spec says {self._spec.n_features}")
@@ -65,12 +66,12 @@ class OpenShard:
         self.entries += [_storable(entry) for entry in batch.entries]
         self._rows.append((features, logits))
         self._n_bytes += features.nbytes
-        for row, entry in enumerate(good):
-            here = slice(row, row + 1)
+        for sample, entry in enumerate(good):
+            here = slice(sample * n_views, (sample + 1) * n_views)
             self._rows_of_sha256[entry.sha256] = features[here], None if logits is None else logits[here]
 
     def of_sha256(self, sha256: str) -> Rows | None:
-        """Return the one row that was made from these bytes; None if there is none."""
+        """Return the rows of a sample of these bytes, one for each view; None if there is none."""
         return self._rows_of_sha256.get(sha256)
 
     def rows(self) -> Rows:
@@ -78,10 +79,11 @@ class OpenShard:
         features, logits = zip(*self._rows, strict=True)
         return np.concatenate(features), np.concatenate(logits) if self._spec.logits else None
 
-    def _matrix(self, name: str, values: NDArray[np.floating] | None, n_rows: int, dtype: str) -> NDArray[np.floating]:
+    def _matrix(self, name: str, values: NDArray[np.floating] | None, n_good: int, dtype: str) -> NDArray[np.floating]:
+        n_rows = n_good * self._spec.n_views
         if values is None or values.ndim != 2 or len(values) != n_rows:
             got = None if values is None else values.shape
-            raise UsageError(f"a batch of {n_rows} good samples needs {n_rows} rows of {name}, got {got}")
+            raise UsageError(f"a batch of {n_good} good samples needs {n_rows} rows of {name}, got {got}")
         with np.errstate(over="ignore"):
             matrix = np.array(values, dtype, order="C")
         if not np.isfinite(matrix).all():

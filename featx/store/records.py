@@ -71,9 +71,10 @@ class FeatureBatch:
     ----------
     entries : list of LedgerEntry
         All samples of the batch in manifest order.
-    features : float array (n_ok, n_features)
-        One row for each entry with status ``"ok"``, in the same order.
-    logits : float array (n_ok, n_source_classes), or None
+    features : float array (n_ok * n_views, n_features)
+        The rows of each entry with status ``"ok"``, in the same order: for each sample one row for each view of the
+        spec, one after the other.
+    logits : float array (n_ok * n_views, n_source_classes), or None
         The network's own class scores, where asked for.
     """
 

@@ -42,7 +42,7 @@ class RunReport:
     Attributes
     ----------
     n_samples, n_rows, n_failed : int
-        Of the finished file.
+        Of the finished file: samples, rows (one for each view of each good sample), and samples without a row.
     n_new : int
         Samples that were appended since the file was last finished.
     n_vanished : int
@@ -110,7 +110,7 @@ class ExtractionRun:
         self._header = header
         self._weights = weights
         self._file: FeatureFile | None = None
-        self._stored = StoredRows(None, parts.shards)
+        self._stored = StoredRows(None, parts.shards, n_views=header.spec.n_views)
         self._left = self._keys
         self._n_new = 0
         self._open = OpenShard(header.spec)
@@ -196,18 +196,15 @@ class ExtractionRun:
         return f"the outcome of {n:,} of {n_all:,} samples is kept; the same command again goes on from there"
 
     def features_of_sha256(self, sha256: str) -> tuple[NDArray[np.floating], NDArray[np.float32] | None] | None:
-        """Find the row of the same bytes, stored under whatever key.
+        """Find the rows of a sample of the same bytes, stored under whatever key.
 
         Returns
         -------
         (features, logits) or None
-            Arrays (n_features,) and (n_source_classes,) or None; None where no row of these bytes is stored.
+            Arrays (n_views, n_features), and (n_views, n_source_classes) or None; None where no sample of these bytes
+            is stored.
         """
-        rows = self._open.of_sha256(sha256) or self._stored.of_sha256(sha256)
-        if rows is None:
-            return None
-        features, logits = rows
-        return features[0], None if logits is None else logits[0]
+        return self._open.of_sha256(sha256) or self._stored.of_sha256(sha256)
 
     def keep(self, entry: LedgerEntry) -> None:
         """Keep the outcome that is stored for a sample, under a refreshed entry.
@@ -297,7 +294,7 @@ class ExtractionRun:
         self._is_over = self._is_finished = True
         return RunReport(
             n_samples=len(self._keys),
-            n_rows=len(places),
+            n_rows=len(places) * self._header.spec.n_views,
             n_failed=len(self._keys) - len(places),
             n_new=self._n_new,
             n_vanished=len(self.known.keys() - self._keys),
@@ -333,7 +330,7 @@ class ExtractionRun:
                 self._parts.clear()
             found = []
         self._file = self._open_file(replace=replace)
-        self._stored = StoredRows(self._file, self._parts.shards)
+        self._stored = StoredRows(self._file, self._parts.shards, n_views=spec.n_views)
         for shard, entries in found:
             self._stored.add(shard, entries)
         self.batch_size = found[-1][0].batch_size if found else batch_size
@@ -382,7 +379,12 @@ class ExtractionRun:
             made_with=made_with,
             group_source=manifest.group_source,
             ledger=Ledger.of(
-                entries, label=manifest.labels, group=manifest.groups, split=manifest.splits, fold=manifest.folds
+                entries,
+                label=manifest.labels,
+                group=manifest.groups,
+                split=manifest.splits,
+                fold=manifest.folds,
+                n_views=header.spec.n_views,
             ),
             meta=manifest.meta,
             weights=weights,

@@ -37,7 +37,7 @@ class Shard:
     number : int
         From 1, in the order of writing.
     samples, rows : int
-        Entries in the shard, and those of them that have features.
+        Entries in the shard, and rows of features.
     size : int
         Of the file, in bytes.
     sha256 : str
@@ -138,9 +138,9 @@ class ShardFolder:
         ----------
         entries : sequence of LedgerEntry
             Good and failed samples.
-        features : array (n_ok, n_features)
-            One row for each entry with status ``"ok"``, in the same order, of the stored dtype.
-        logits : float32 array (n_ok, n_source_classes), or None
+        features : array (n_ok * n_views, n_features)
+            The rows of each entry with status ``"ok"``, in the same order, of the stored dtype.
+        logits : float32 array (n_ok * n_views, n_source_classes), or None
             The network's own class scores.
         fingerprint, batch_size, left
             See `Shard`.

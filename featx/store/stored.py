@@ -27,6 +27,8 @@ class StoredRows:
         The finished file whose rows may be used.
     folder : ShardFolder
         The shards that came after it.
+    n_views : int
+        Rows of one sample, in the file and in the shards.
 
     Attributes
     ----------
@@ -34,10 +36,11 @@ class StoredRows:
         By key.
     """
 
-    def __init__(self, file: FeatureFile | None, folder: ShardFolder) -> None:
+    def __init__(self, file: FeatureFile | None, folder: ShardFolder, *, n_views: int) -> None:
         self.entries: dict[str, LedgerEntry] = {}
         self._file = file
         self._folder = folder
+        self._n_views = n_views
         self._place_of_key: dict[str, tuple[int, int]] = {}
         self._place_of_sha256: dict[str, tuple[int, int]] = {}
         if file is not None:
@@ -48,18 +51,19 @@ class StoredRows:
         self._add(self._folder.shards.index(shard), entries)
 
     def of_sha256(self, sha256: str) -> Rows | None:
-        """Read the one row that was made from these bytes, under whatever key; None if there is none."""
+        """Read the rows of a sample of these bytes, under whatever key: one for each view; None if there is none."""
         place = self._place_of_sha256.get(sha256)
-        return None if place is None else self._read(place[0], np.array([place[1]]))
+        return None if place is None else self.read(np.array([place]))
 
     def places(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return where the rows of these samples are: int64 (n, 2), for `read`."""
+        """Return where the rows of these samples are: int64 (n_samples, 2), for `read`."""
         return np.array([self._place_of_key[key] for key in keys], np.int64).reshape(-1, 2)
 
     def read(self, places: NDArray[np.int64]) -> Rows:
-        """Read the rows at these places, in this order."""
+        """Read the rows of the samples at these places, in this order: (n_samples * n_views, n_features)."""
         if not len(places):
             return np.empty((0, 0)), None
+        places = (places[:, None] + np.array([(0, view) for view in range(self._n_views)])).reshape(-1, 2)
         parts: list[tuple[NDArray[np.bool_], Rows]] = []
         for source in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == source
@@ -89,4 +93,4 @@ class StoredRows:
             self.entries[entry.key] = entry
             if entry.status == OK:
                 self._place_of_key[entry.key] = self._place_of_sha256[entry.sha256] = (source, row)
-                row += 1
+                row += self._n_views

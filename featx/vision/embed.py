@@ -3,59 +3,115 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.errors import FeatxError, InputError, UsageError
+from featx.errors import DeviceError, DeviceMemoryError, FeatxError, InputError, UsageError
 from featx.vision.backbones import Backbone
-from featx.vision.nodes import read_features
+from featx.vision.devices import (
+    AUTO,
+    choose_device,
+    describe_numerics,
+    exact_arithmetic,
+    is_device_failure,
+    is_out_of_memory,
+)
+from featx.vision.nodes import Place, read_places
 from featx.vision.own import is_own
+from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
-AUTO = "auto"
+T = TypeVar("T")
+
+Rows = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Features (B, n_features), pooled and not yet rounded to the stored dtype, NaN and infinite values left in; and the
+network's own class scores (B, n_source_classes) where the spec asks for them."""
+
+_AHEAD = 2
+"""Batches handed to a GPU before the first one's result is taken: one in work, one that has arrived, one on its way."""
+
+
+class Pending(Protocol):
+    """A batch whose features are being computed."""
+
+    def result(self) -> Rows:
+        """Wait, and return the rows of the embedder's backbone."""
+
+    def results(self) -> list[Rows]:
+        """Wait, and return the rows of each of the embedder's backbones."""
 
 
 class Embedder:
     """Computes features of batches with a backbone on a device.
 
     The network is in eval mode and float32 without TF32, so that the device and the size of a batch change the features
-    by rounding only; a spec with another dtype runs under autocast.
+    by rounding only; a spec with another dtype runs under autocast. On a GPU batches are computed beside the caller,
+    see `featx.vision.staging`; on the CPU in the caller's thread. Several threads may use it at once.
 
     Parameters
     ----------
     backbone : Backbone
         Its network is moved to the device.
+    also : sequence of Backbone
+        Other readings (node, pooling) of the very same network: one forward pass serves all. Their networks are not
+        touched.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    lanes : Lanes, optional
+        How work is queued on the device; None: as suits it.
 
     Attributes
     ----------
     backbone : Backbone
         As given.
+    backbones : tuple of Backbone
+        It and the others.
     device : str
         The device in use.
+    ahead : int
+        How many batches to `submit` before the first one's result is taken keep the device busy; 0: none.
+    numerics : str
+        The arithmetic in words (``"float32, TF32 off"``).
 
     Raises
     ------
     UsageError
-        If a device that was asked for is not there.
+        If a device that was asked for is not there, or `also` holds another network.
     """
 
-    def __init__(self, backbone: Backbone, *, device: str = AUTO) -> None:
+    def __init__(
+        self, backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, lanes: Lanes | None = None
+    ) -> None:
         self.backbone = backbone
+        self.backbones = (backbone, *also)
+        for other in also:
+            _check_same_network(backbone, other)
         self.device = choose_device(device)
+        self.numerics = describe_numerics(self.device, backbone.spec.dtype)
+        self._device = torch.device(self.device)
         # Faster for convolutions; a user's own network may hold a view() that cannot do with it.
         self._layout = torch.contiguous_format if is_own(backbone.spec.backbone) else torch.channels_last
         self._network = backbone.network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         preprocess = backbone.spec.preprocess
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std)
+        # A division by a tensor is exact everywhere; by a number, CUDA multiplies with its reciprocal.
+        self._full, self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(-1, 1, 1)
+            for values in ((255.0,), preprocess.mean, preprocess.std)
         )
+        height, width = preprocess.crop or preprocess.resize
+        self._image_shape = (3, height, width)
+        self._lock = threading.Lock()  # reading goes through hooks on the network
+        if lanes is None and self._device.type == "cuda":
+            lanes = CudaLanes(self._device)
+        self._stager = None if lanes is None else Stager(lanes, ahead=_AHEAD)
+        self.ahead = 0 if self._stager is None else _AHEAD
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Compute one batch.
+    def __call__(self, pixels: NDArray[np.uint8]) -> Rows:
+        """Compute one batch: `submit` and wait.
 
         Parameters
         ----------
@@ -64,84 +120,136 @@ class Embedder:
 
         Returns
         -------
-        features : float32 array (B, n_features)
-            Pooled, not yet rounded to the stored dtype; NaN and infinite values are left in.
-        logits : float32 array (B, n_source_classes), or None
-            The network's own class scores, where the spec asks for them.
+        features, logits
+            See `Rows`.
 
         Raises
         ------
-        UsageError
-            If the device has too little memory.
+        DeviceMemoryError
+            If the device has too little memory for the batch.
+        DeviceError
+            If the device fails.
         InputError
             If a user's own network fails.
         """
-        spec, device = self.backbone.spec, torch.device(self.device)
-        with torch.inference_mode(), _exact(device), _autocast(device, spec.dtype):
+        return self.submit(pixels).result()
+
+    def buffer(self, n: int) -> NDArray[np.uint8]:
+        """Return a uint8 array (n, 3, h, w) to fill with a batch for the next `submit`.
+
+        On a GPU it is page-locked memory from which the device copies by itself. It holds until the next call; a batch
+        that is submitted in vain stays in it.
+        """
+        shape = (n, *self._image_shape)
+        return np.empty(shape, np.uint8) if self._stager is None else self._stager.buffer(shape)
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Pending:
+        """Begin with one batch, as `__call__` takes it.
+
+        Returns
+        -------
+        Pending
+            Its result may be taken in any order, from any thread, more than once; at most `ahead` + 1 batches are
+            under way at a time.
+        """
+        shape = pixels.shape
+
+        def compute(flat: torch.Tensor) -> list[torch.Tensor]:
+            return self._forward(flat.view(shape))
+
+        return self._begin([pixels], len(pixels), compute)
+
+    def _begin(
+        self, parts: list[NDArray[np.uint8]], n: int, compute: Callable[[torch.Tensor], list[torch.Tensor]]
+    ) -> Pending:
+        stager = self._stager
+        if stager is None:
+            flat = torch.from_numpy(_joined(parts))
+            outputs = self._guarded(lambda: [output.cpu().numpy() for output in compute(flat.to(self._device))], n)
+            return _Finished(self._rows(outputs))
+        return _InFlight(self, n, self._guarded(lambda: stager.launch(parts, compute), n))
+
+    def _land(self, flight: Flight, n: int) -> list[Rows]:
+        stager = self._stager
+        assert stager is not None
+        return self._rows(self._guarded(lambda: stager.land(flight), n))
+
+    def _guarded(self, work: Callable[[], T], n: int) -> T:
+        """Do work on the device for n images; what goes wrong is told with the device's name."""
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, FeatxError):
+                raise
+            if not is_out_of_memory(error):
+                if is_device_failure(error):
+                    raise DeviceError(str(error).partition("\n")[0], device=self.device) from error
+                raise
+        # Only here is the traceback gone, and with it the batch's tensors.
+        if self._stager is not None:
+            self._stager.recover()
+        raise DeviceMemoryError(device=self.device, batch=n)
+
+    def _forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return for uint8 (B, 3, h, w) on the device the features of each backbone, and last the scores if wanted."""
+        spec = self.backbone.spec
+        with self._lock, torch.inference_mode(), exact_arithmetic, _autocast(self._device, spec.dtype):
             # In the order of torchvision's own transform, so that the last bit is the same.
-            images = torch.from_numpy(pixels).to(device).float().div_(255).sub_(self._mean).div_(self._std)
-            images = images.contiguous(memory_format=self._layout)
+            images = pixels.to(torch.float32, memory_format=self._layout)
+            images.div_(self._full).sub_(self._mean).div_(self._std)
+            places = [Place(backbone.node, backbone.spec.pooling) for backbone in self.backbones]
+            with_scores = any(backbone.spec.logits for backbone in self.backbones)
             try:
-                features, scores = read_features(
-                    self._network, images, self.backbone.node, spec.pooling, with_scores=spec.logits
-                )
-            except torch.OutOfMemoryError as error:
-                raise UsageError(
-                    f"device {self.device} has too little memory for {len(pixels)} images at once; "
-                    "take a smaller --batch-size"
-                ) from error
+                features, scores = read_places(self._network, images, places, with_scores=with_scores)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-                if isinstance(error, FeatxError) or not is_own(spec.backbone):
+                if isinstance(error, FeatxError) or not is_own(spec.backbone) or is_out_of_memory(error):
                     raise
                 raise InputError(
                     f"backbone {spec.backbone}: the network failed on {len(pixels)} images of "
                     f"{pixels.shape[2]} x {pixels.shape[3]} pixels: {type(error).__name__}: {error}"
                 ) from error
-        return features.cpu().numpy(), None if scores is None else scores.cpu().numpy()
+        return features if scores is None else [*features, scores]
+
+    def _rows(self, outputs: list[NDArray[np.float32]]) -> list[Rows]:
+        features = outputs[: len(self.backbones)]
+        scores = outputs[-1]
+        return [
+            (rows, scores if backbone.spec.logits else None)
+            for backbone, rows in zip(self.backbones, features, strict=True)
+        ]
 
 
-def choose_device(device: str = AUTO) -> str:
-    """Return the device to use: a CUDA GPU, Apple's, or the CPU for ``"auto"``, else the one asked for.
+class _Finished:
+    def __init__(self, rows: list[Rows]) -> None:
+        self._rows = rows
 
-    Raises
-    ------
-    UsageError
-        If the device does not exist on this machine.
-    """
-    if device == AUTO:
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r} does not exist; take auto, cpu, cuda, cuda:1 or mps") from error
-    n_devices = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(wanted.type)
-    if n_devices is None:
-        raise UsageError(f"device {device!r} is none that featx runs on; take auto, cpu, cuda, cuda:1 or mps")
-    if (wanted.index or 0) >= n_devices:
-        found = f"torch sees {n_devices} of this kind" if n_devices else f"torch {torch.__version__} sees none"
-        raise UsageError(f"device {device!r} is not on this machine ({found}); --device auto takes what there is")
-    return device
+    def result(self) -> Rows:
+        return self._rows[0]
+
+    def results(self) -> list[Rows]:
+        return list(self._rows)
 
 
-@contextlib.contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Compute float32 as float32, and every time alike; PyTorch lets convolutions run in TF32 on CUDA otherwise."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32)
-    cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = False, False, True, False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
+class _InFlight:
+    def __init__(self, embedder: Embedder, n: int, flight: Flight) -> None:
+        self._embedder, self._n, self._flight = embedder, n, flight
+
+    def result(self) -> Rows:
+        return self.results()[0]
+
+    def results(self) -> list[Rows]:
+        return self._embedder._land(self._flight, self._n)
+
+
+def _joined(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    flat = [np.ascontiguousarray(part).reshape(-1) for part in parts]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+
+def _check_same_network(backbone: Backbone, other: Backbone) -> None:
+    for name, (mine, its) in backbone.spec.differences(other.spec).items():
+        if name not in ("node", "pooling", "feature_shape", "storage", "logits"):
+            raise UsageError(f"one forward pass cannot give features of two networks: {name} is {mine} and {its}")
 
 
 def _autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager[object]:

@@ -46,9 +46,9 @@ def sha256(key, version=0):
     return hashlib.sha256(f"{key}@{version}".encode()).hexdigest()
 
 
-def row(sha, n=6):
-    """The features of these bytes, and three logits."""
-    values = np.random.default_rng(int(sha[:12], 16)).normal(size=n + 3).astype(np.float32)
+def row(sha, n=6, view=0):
+    """The features of a view of these bytes, and three logits."""
+    values = np.random.default_rng([int(sha[:12], 16), view]).normal(size=n + 3).astype(np.float32)
     return values[:n], values[n:]
 
 
@@ -60,7 +60,7 @@ def entry(key, version=0):
 
 def batch(keys, version=0, of=SPEC):
     entries = [entry(key, version) for key in keys]
-    rows = [row(e.sha256, of.n_features) for e in entries if e.status == OK]
+    rows = [row(e.sha256, of.n_features, view) for e in entries if e.status == OK for view in range(of.n_views)]
     features = np.array([features for features, _ in rows], np.float32).reshape(-1, of.n_features)
     logits = np.array([logits for _, logits in rows], np.float32).reshape(-1, 3)
     return FeatureBatch(entries, features, logits if of.logits else None)

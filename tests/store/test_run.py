@@ -17,7 +17,7 @@ from featx.errors import (
     StoreLockedError,
     UsageError,
 )
-from featx.store import open_shard
+from featx.store import merge, open_shard
 from featx.store.columns import read_rows
 from featx.store.file import FeatureFile
 from featx.store.parts import pending
@@ -172,8 +172,8 @@ def test_bytes_under_another_key_are_found_in_the_file_the_shards_and_the_open_s
         for i in (1, 4, 9):
             sha = samples.sha256(manifest.keys[i])
             features, logits = run.features_of_sha256(sha)
-            np.testing.assert_array_equal(features, samples.row(sha)[0])
-            np.testing.assert_array_equal(logits, samples.row(sha)[1])
+            np.testing.assert_array_equal(features, [samples.row(sha)[0]])
+            np.testing.assert_array_equal(logits, [samples.row(sha)[1]])
         assert run.features_of_sha256(samples.sha256(manifest.keys[15])) is None
         assert run.features_of_sha256(samples.sha256(manifest.keys[7])) is None  # that one failed
 
@@ -186,7 +186,7 @@ def test_a_renamed_image_takes_its_row_along(path):
         features, logits = run.features_of_sha256(sha)
         batch = samples.batch(["train/c2/new.jpg"])
         entry = dataclasses.replace(batch.entries[0], sha256=sha)
-        run.append(dataclasses.replace(batch, entries=[entry], features=features[None], logits=logits[None]))
+        run.append(dataclasses.replace(batch, entries=[entry], features=features, logits=logits))
         assert run.finish().n_vanished == 1
     np.testing.assert_array_equal(rows_by_key(path)["train/c2/new.jpg"][0], samples.row(sha)[0])
 
@@ -388,6 +388,49 @@ def test_the_users_own_weights_stay_in_the_file(path):
         assert file.weights() == b"\4"
 
 
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("block", [1, 8 * 1024 * 1024])
+def test_a_sample_has_a_row_for_each_view_one_after_the_other(path, tmp_path, monkeypatch, logits, block):
+    monkeypatch.setattr(merge, "BLOCK_BYTES", block)
+    monkeypatch.setattr(merge, "CHUNK_BYTES", 100)
+    spec, manifest = samples.spec(views=("plain", "flip", "crop 1 2"), logits=logits), samples.manifest(20)
+    samples.extract(path, samples.manifest(9), of=spec)
+    with samples.open_run(path, manifest, spec) as run:  # stopped in the middle
+        run.append(samples.batch(manifest.keys[9:13], of=spec))
+    report = samples.extract(path, manifest, of=spec)
+    assert (report.n_samples, report.n_rows, report.n_failed) == (20, 54, 2)
+    good = [key for key in manifest.keys if samples.entry(key).status == OK]
+    expected = [samples.row(samples.sha256(key), view=view) for key in good for view in range(3)]
+    with FeatureFile.open(path) as file:
+        ledger = file.ledger()
+        assert (file.n_rows, file.n_samples) == (54, 20)
+        np.testing.assert_array_equal(file.features(), [features for features, _ in expected])
+        if logits:
+            np.testing.assert_array_equal(file.logits(), [row for _, row in expected])
+        assert file.views().tolist() == [0, 1, 2] * 18
+        assert file.keys() == [key for key in good for _ in range(3)]
+        assert file.labels() == [key.split("/")[1] for key in list(file.keys())]
+        first = [row for row in ledger.row.tolist() if row >= 0]
+        assert first == list(range(0, 54, 3))
+        assert [file.keys()[row] for row in first] == good
+    samples.extract(tmp_path / "whole.h5", manifest, of=spec)
+    assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_all_views_of_known_bytes_are_found_together(path):
+    spec, manifest = samples.spec(views=("plain", "flip")), samples.manifest(12)
+    samples.extract(path, samples.manifest(4), of=spec)
+    with samples.open_run(path, manifest, spec) as run:
+        run.append(samples.batch(manifest.keys[4:7], of=spec))
+        run.flush()
+        run.append(samples.batch(manifest.keys[8:12], of=spec))
+        for key in (manifest.keys[2], manifest.keys[5], manifest.keys[9]):
+            sha = samples.sha256(key)
+            features, logits = run.features_of_sha256(sha)
+            np.testing.assert_array_equal(features, [samples.row(sha, view=view)[0] for view in (0, 1)])
+            np.testing.assert_array_equal(logits, [samples.row(sha, view=view)[1] for view in (0, 1)])
+
+
 def test_float16_storage_rounds_once(path):
     half = samples.spec(storage="float16", logits=False)
     manifest = samples.manifest(12)
@@ -411,6 +454,9 @@ def test_a_source_where_every_image_fails_gives_a_file_without_rows(path, logits
         assert file.ledger().key == keys
 
 
+TWO_VIEWS = samples.spec(views=("plain", "flip"))
+
+
 def with_value(batch, value):
     features = batch.features.copy()
     features[1, 2] = value
@@ -426,6 +472,7 @@ def with_value(batch, value):
         (lambda b: dataclasses.replace(b, features=b.features[:, :5]), "5 features"),
         (lambda b: dataclasses.replace(b, features=b.features[0]), "3 rows of features"),
         (lambda b: dataclasses.replace(b, logits=None), "3 rows of logits"),
+        (lambda b: samples.batch([entry.key for entry in b.entries], of=TWO_VIEWS), "needs 3 rows of features"),
         (lambda b: samples.batch(["stranger.jpg"]), "stranger.jpg"),
     ],
 )

@@ -13,7 +13,8 @@ from torch import nn
 from featx.errors import InputError, UsageError
 from featx.spec import FeatureRequest
 from featx.vision.backbones import load_backbone
-from featx.vision.embed import Embedder, choose_device
+from featx.vision.devices import choose_device
+from featx.vision.embed import Embedder
 from featx.vision.images import open_rgb, preprocess_pixels
 from featx.vision.registry import members
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from featx.errors import UsageError
+from featx.errors import UnknownNameError, UsageError
 from featx.manifest.record import Manifest
 from featx.manifest.source import manifest_of
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
@@ -21,9 +21,10 @@ from featx.store.records import REASONS
 from featx.vision import nodes
 from featx.vision.backbones import Backbone, load_backbone
 from featx.vision.embed import Embedder
-from featx.vision.engine import EngineOptions, iter_batches
+from featx.vision.engine import EngineOptions, Job, iter_batches
 
 PREPROCESS = Preprocess(resize=(8,), crop=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+SMALLER = Preprocess(resize=(6,), crop=(4, 4), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))
 
 
 class Means(nn.Module):
@@ -44,7 +45,8 @@ def embedder_of(network, **spec):
     node = nodes.default_node(traced)
     network.batches.clear()
     values = {"backbone": "tests:means", "weights": "own", "weights_sha256": "", "node": node.name, "pooling": "none"}
-    spec = FeatureSpec(feature_shape=node.shape, preprocess=PREPROCESS, **(values | spec))
+    values |= {"feature_shape": node.shape, "preprocess": PREPROCESS}
+    spec = FeatureSpec(**(values | spec))
     return Embedder(Backbone(spec, network, node, traced.n_classes), device="cpu")
 
 
@@ -66,7 +68,7 @@ def files(folder, contents):
 def run(manifest, embedder, *, positions=None, batch_size=3, num_workers=2, lookup=None):
     positions = range(len(manifest)) if positions is None else positions
     options = EngineOptions(batch_size=batch_size, num_workers=num_workers)
-    return list(iter_batches(manifest, positions, embedder, options, lookup=lookup))
+    return [batch for _, batch in iter_batches(manifest, [Job(embedder, positions, lookup)], options)]
 
 
 KINDS = {"missing": None, "empty": b"", "not-an-image": b"just some text", "truncated": png(1, size=(64, 64))[:-30]}
@@ -98,6 +100,44 @@ def test_every_sample_comes_back_exactly_once_and_in_order_as_a_row_or_a_failure
             assert entry.reason.split(":")[0] == sample
         else:
             assert (entry.status, entry.reason) == ("ok", "")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    samples=st.lists(st.one_of(st.integers(0, 255), st.sampled_from(list(KINDS))), max_size=10),
+    wishes=st.lists(st.tuples(st.sets(st.integers(0, 9)), st.integers(1, 4), st.booleans()), max_size=4),
+)
+def test_each_of_several_jobs_gets_the_batches_that_it_would_get_alone(tmp_path_factory, samples, wishes):
+    folder = tmp_path_factory.mktemp("images")
+    manifest = files(folder, [KINDS[s] if isinstance(s, str) else png(s) for s in samples])
+    jobs = [
+        Job(
+            embedder_of(Means(scale=index + 1), preprocess=SMALLER if smaller else PREPROCESS),
+            sorted(position for position in positions if position < len(samples)),
+            batch_size=size,
+        )
+        for index, (positions, size, smaller) in enumerate(wishes)
+    ]
+    together = [[] for _ in jobs]
+    for index, batch in iter_batches(manifest, jobs, EngineOptions(num_workers=2)):
+        together[index].append(batch)
+    for job, batches in zip(jobs, together, strict=True):
+        alone = [batch for _, batch in iter_batches(manifest, [job], EngineOptions(num_workers=2))]
+        assert [batch.entries for batch in batches] == [batch.entries for batch in alone]
+        assert all(np.array_equal(mine.features, its.features) for mine, its in zip(batches, alone, strict=True))
+        keys = [entry.key for batch in batches for entry in batch.entries]
+        assert keys == [manifest.keys[position] for position in job.positions]
+
+
+def test_positions_of_several_jobs_must_ascend(tmp_path):
+    jobs = [Job(embedder_of(Means()), [0, 1]), Job(embedder_of(Means()), [1, 0])]
+    with pytest.raises(UsageError, match="ascending"):
+        iter_batches(files(tmp_path, [png(1), png(2)]), jobs)
+
+
+def test_an_engine_that_does_not_exist_is_an_error_and_nothing_takes_its_place():
+    with pytest.raises(UnknownNameError, match=r"unknown engine 'dask'.*local"):
+        iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], EngineOptions(engine="dask"))
 
 
 def test_the_ledger_tells_what_the_file_was(tmp_path):
@@ -170,7 +210,8 @@ def test_rows_that_the_caller_knows_are_copied_not_computed(tmp_path):
 
     manifest = files(tmp_path, [png(1), png(2), png(2), png(3), None])
     seen = []
-    for batch in iter_batches(manifest, range(5), embedder, EngineOptions(batch_size=2), lookup=lookup):
+    job = Job(embedder, range(5), lookup)
+    for _, batch in iter_batches(manifest, [job], EngineOptions(batch_size=2)):
         hashes = [entry.sha256 for entry in batch.entries if entry.status == "ok"]
         known |= {sha: (row + 10, None) for sha, row in zip(hashes, batch.features, strict=True)}
         seen += list(batch.features[:, 0])
@@ -257,7 +298,7 @@ def decoders():
 
 def test_reading_ahead_is_bounded_so_that_memory_does_not_grow_with_the_number_of_images():
     source = Counting(3000)
-    batches = iter_batches(source.manifest(), range(3000), embedder_of(Means()), EngineOptions(4, 2))
+    batches = iter_batches(source.manifest(), [Job(embedder_of(Means()), range(3000))], EngineOptions(4, 2))
     per_sample = 2  # the hash and the pixels each ask for the array
     for n in range(1, 20):
         next(batches)
@@ -266,7 +307,7 @@ def test_reading_ahead_is_bounded_so_that_memory_does_not_grow_with_the_number_o
 
 
 def test_stopping_early_leaves_no_threads():
-    batches = iter_batches(Counting(500).manifest(), range(500), embedder_of(Means()), EngineOptions(4, 3))
+    batches = iter_batches(Counting(500).manifest(), [Job(embedder_of(Means()), range(500))], EngineOptions(4, 3))
     next(batches)
     assert decoders()
     batches.close()
@@ -292,4 +333,4 @@ def test_an_error_that_is_not_of_the_image_is_not_hidden_as_a_failed_row():
 @pytest.mark.parametrize("options", [EngineOptions(0), EngineOptions(-1), EngineOptions(1, -1)])
 def test_a_batch_size_or_number_of_workers_out_of_range_is_a_usage_error(options):
     with pytest.raises(UsageError, match="at least"):
-        iter_batches(Counting(1).manifest(), [0], embedder_of(Means()), options)
+        iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], options)
