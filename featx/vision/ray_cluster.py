@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -13,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featx.errors import FeatxError, MissingExtraError, UsageError
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec
-from featx.store.records import FeatureBatch
 
 if TYPE_CHECKING:
+    from featx.manifest.record import Manifest
+    from featx.spec import FeatureSpec
+    from featx.store.records import FeatureBatch
     from featx.vision.engine import EngineOptions, Job
     from featx.vision.ray_engine import Piece
 
@@ -26,6 +28,7 @@ MAX_FAILED_STARTS = 3
 
 _AHEAD = 2  # pieces at an actor: one that runs, one that waits
 _LOOK_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -175,19 +178,21 @@ def cluster(options: RayOptions) -> Iterator[Connected]:
     if ray.is_initialized():
         yield Connected(ray, options)
         return
+    _check_reachable(options.address)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": _n_cores(), "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(
             address=options.address or "local",
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             **({} if options.address else own),
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = options.address or "on this machine"
         raise UsageError(f"no Ray cluster {where}: {' '.join(str(error).split())}") from error
     try:
-        yield Connected(ray, options)
+        with _results_only_on_stdout(ray):
+            yield Connected(ray, options)
     finally:
         ray.shutdown()
 
@@ -239,9 +244,9 @@ class Crew:
         self._ray = connected.ray
         self._errors = connected.ray.exceptions
         self._start_seconds = connected.options.start_seconds
-        self._class = self._ray.remote(
-            num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_task_retries=0
-        )(Worker)
+        self._class = self._ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_task_retries=0)(
+            Worker
+        )
         self._setup = self._ray.put(setup)
         self._failed_starts = 0
         self._idle_since = time.monotonic()
@@ -306,7 +311,8 @@ class Crew:
                 if isinstance(cause, FeatxError):
                     raise cause from error
                 raise FeatxError(
-                    f"{self._failed_starts} actors of the Ray cluster could not be started; the last said: {_why(error)}"
+                    f"{self._failed_starts} actors of the Ray cluster could not be started; "
+                    f"the last said: {_why(error)}"
                 ) from error
             self._slots[place] = self._new_slot()
         else:
@@ -344,6 +350,35 @@ class Crew:
                 f"no actor of the Ray cluster has started within {self._start_seconds:g} s; does it have room for one, "
                 "and is featx installed on its nodes?"
             )
+
+
+def _check_reachable(address: str | None) -> None:
+    """Find out in seconds what takes Ray minutes: that nobody answers at HOST:PORT."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster answers at {address}: {error}; does `ray status` there show one?") from error
+
+
+@contextlib.contextmanager
+def _results_only_on_stdout(ray: Any) -> Iterator[None]:
+    """Keep to itself what Ray prints to stdout of a worker that died, unasked: the crew learns it as an error.
+
+    Stdout belongs to the results, and Ray has no switch for this, not even ``log_to_driver=False``.
+    """
+    printer = getattr(ray._private, "worker", None)
+    before = getattr(printer, "print_to_stdstream", None)
+    if before is None:  # another version of Ray, with another way
+        yield
+        return
+    printer.print_to_stdstream = lambda *_args, **_kwargs: None  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        printer.print_to_stdstream = before  # type: ignore[union-attr]
 
 
 def _cause(error: Any) -> BaseException:

@@ -20,7 +20,7 @@ import numpy as np
 from featx.errors import FeatxError
 from featx.manifest.record import Manifest
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.vision.ray_cluster import Crew, Died, Setup, Share, cluster
+from featx.vision.ray_cluster import Crew, Died, RayOptions, Setup, Share, cluster
 
 if TYPE_CHECKING:
     from featx.vision.engine import EngineOptions, Job, Notify
@@ -107,7 +107,7 @@ def iter_ray(
     pieces = deque(_pieces(jobs, options))
     if not pieces:
         return
-    with cluster(options.ray) as connected:
+    with cluster(options.ray or RayOptions()) as connected:
         share = Share.of(connected, options)
         pieces = deque(_pieces(jobs, options, n_actors=share.n_actors))
         crew = Crew(connected, share, Setup.of(jobs, options, share), n_pieces=len(pieces))
@@ -162,13 +162,16 @@ class _Work:
 
     def _take_death(self, piece: Piece, death: Died) -> None:
         """Hand a piece out again, or divide it; the crew has replaced the actor already."""
-        self._dead_in_a_row += death.counts
+        if not death.counts:
+            self._pieces.appendleft(piece)
+            return
+        self._dead_in_a_row += 1
         if self._dead_in_a_row > MAX_DEATHS_IN_A_ROW:
             raise FeatxError(
                 f"{self._dead_in_a_row} actors of the Ray cluster died one after the other, the last with: "
                 f"{death.why}; what was finished is kept"
             )
-        piece = replace(piece, deaths=piece.deaths + death.counts)
+        piece = replace(piece, deaths=piece.deaths + 1)
         if piece.deaths < MAX_DEATHS:
             self._pieces.appendleft(piece)
         elif piece.hunt is not None:
