@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from featx.errors import ImageDecodeError, UsageError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
-from featx.spec import FeatureRequest, FeatureSpec
+from featx.spec import TIMM, FeatureRequest, FeatureSpec, is_own_code
 from featx.store import parts
 from featx.store.file import FeatureFile
 from featx.store.outcomes import Outcomes
@@ -180,7 +181,7 @@ def extract(
         spec, made_with = answer
     else:
         backbone = _load(request, on_download)
-        spec, made_with = backbone.spec, _made_with(engine)
+        spec, made_with = backbone.spec, _made_with(request.backbone, engine)
         blob = backbone.weights_blob() if backbone.weights_blob is not None else None
     with ExtractionRun.open(
         path,
@@ -329,10 +330,9 @@ def _stamp(request: FeatureRequest) -> dict[str, Any]:
     Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
     """
     stamp: dict[str, Any] = json.loads(json.dumps(asdict(request)))  # as it is when it has been stored
-    if ":" in request.backbone:
+    if is_own_code(request.backbone):
         return {**stamp, "unknown": "own code"}
-    for library in ("torch", "torchvision"):
-        stamp[library] = importlib.metadata.version(library)
+    stamp |= _versions(("torch", "torchvision", *_own_library(request.backbone)))
     weights = Path(request.weights)
     if weights.is_file():
         found = weights.stat()
@@ -340,10 +340,9 @@ def _stamp(request: FeatureRequest) -> dict[str, Any]:
     return stamp
 
 
-def _made_with(engine: EngineOptions) -> dict[str, Any]:
+def _made_with(backbone: str, engine: EngineOptions) -> dict[str, Any]:
     """Return the versions and settings that do not decide the numbers, for the record."""
-    libraries = ("torch", "torchvision", "numpy", "pillow", "h5py")
-    versions = {library: importlib.metadata.version(library) for library in libraries}
+    versions = _versions(("torch", "torchvision", "numpy", "pillow", "h5py", *_own_library(backbone)))
     return {
         "featx": __version__,
         "python": platform.python_version(),
@@ -351,3 +350,17 @@ def _made_with(engine: EngineOptions) -> dict[str, Any]:
         "runtime": "torch",
         "batch_size": engine.batch_size,
     }
+
+
+def _own_library(backbone: str) -> tuple[str, ...]:
+    """Return the library that a backbone comes from, beside torchvision."""
+    return ("timm",) if backbone.startswith(TIMM) else ()
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed; one that is missing is an error once it is needed."""
+    versions = {}
+    for library in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions

@@ -26,8 +26,7 @@ def read_file(path: str) -> bytes:
         from featx.manifest import remote
 
         return remote.read(path)
-    if not stat_module.S_ISREG(Path(path).stat().st_mode):  # reading from a pipe might never end
-        raise OSError("not a regular file")
+    check_regular(path)
     return Path(path).read_bytes()
 
 
@@ -51,13 +50,20 @@ def open_file(path: str) -> BinaryIO:
         from featx.manifest import remote
 
         return remote.open_file(path)
-    return open(path, "rb")  # the caller closes it
+    check_regular(path)
+    return open(path, "rb")
+
+
+def check_regular(path: str) -> None:
+    """Raise an OSError for what is no plain file: reading from a pipe might never end."""
+    if not stat_module.S_ISREG(Path(path).stat().st_mode):
+        raise OSError("not a regular file")
 
 
 def stat_file(path: str) -> tuple[int, int] | None:
     """Return (bytes, modification time in ns) of a file; None if it is not there.
 
-    Of a file behind a URL the time is what its server tells, or a number made of its ETag, or 0.
+    Of a file behind a URL the time is what its server tells, or a number made of its ETag; or now, if it tells neither.
     """
     if is_url(path):
         from featx.manifest import remote

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 
@@ -17,3 +19,12 @@ def shard(path, members):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def read_elsewhere(place):
+    """Return what another process reads that knows the place alone."""
+    code = (
+        "import sys; from featx.manifest.locator import read_place; "
+        "sys.stdout.buffer.write(read_place(eval(sys.argv[1])))"
+    )
+    return subprocess.run([sys.executable, "-c", code, repr(place)], capture_output=True, check=True).stdout

@@ -42,7 +42,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def end_headers(self):
         if self.server.tag:
-            self.send_header("ETag", self.server.tag)
+            self.send_header("ETag", self.server.tag.strip())
         if not self.server.whole_only:
             self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
@@ -122,6 +122,20 @@ def test_shards_behind_a_url_are_indexed_and_read_in_parts(place, tmp_path):
         assert read_bytes(manifest, 1) == b"\1" * 3000
         assert stat(manifest, 1)[0] == 3000
     assert read_source(f"{url}/shards/train-001.tar").keys == expected[1:]
+
+
+def test_parquet_behind_a_url_is_read_in_parts(place, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    write, url, _ = place
+    images = [bytes([i]) * 40_000 for i in range(30)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b", "c"] * 10}), tmp_path / "x", row_group_size=10)
+    write(**{"data/test-0.parquet": (tmp_path / "x").read_bytes(), "bad.parquet": b"PAR1" * 10})
+    for source in (f"{url}/data", f"{url}/data/test-0.parquet"):
+        manifest = read_source(source)
+        assert (manifest.labels[:3], manifest.splits[0]) == (["a", "b", "c"], "test")
+        assert [read_bytes(manifest, i) for i in (29, 3, 4, 12)] == [images[i] for i in (29, 3, 4, 12)]
+    with pytest.raises(ManifestError, match="cannot read this Parquet file"):
+        read_source(f"{url}/bad.parquet")
 
 
 def test_a_table_behind_a_url_and_urls_in_a_table(place, tmp_path):
@@ -213,6 +227,14 @@ def test_the_etag_stands_for_the_time_where_there_is_none(server, tmp_path):
     assert times[0] == times[1] != times[2]
     assert {size for size, _ in times} == {3}
     assert all(0 < time < 2**63 for _, time in times)
+
+
+def test_a_file_of_no_known_time_looks_changed_whenever_it_is_looked_at(server):
+    (server.folder / "1.jpg").write_bytes(b"one")
+    server.tag = " "  # no time is sent, and the tag says nothing
+    first, second = (remote._stat(f"{server.url}/1.jpg", i) for i in range(2))
+    assert first[0] == second[0] == 3
+    assert 1e18 < first[1] < second[1]
 
 
 def test_the_shard_of_many_images_is_asked_for_once(server, tmp_path):
