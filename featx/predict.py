@@ -232,7 +232,7 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row)
-        return _predict(bundle, batches, ledger.label, ledger.group, file.group_source, progress)
+        return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
 
 
 def _hint(spec: FeatureSpec) -> str:
@@ -241,10 +241,10 @@ def _hint(spec: FeatureSpec) -> str:
     return "the bundle needs features made in its own way: give it the images instead of this file"
 
 
-def _iter_blocks(file: FeatureFile, entries: list[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
+def _iter_blocks(file: FeatureFile, entries: Sequence[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
     for start in range(0, len(entries), _BLOCK):
         block = rows[start : start + _BLOCK]
-        yield FeatureBatch(entries[start : start + _BLOCK], file.features(block[block >= 0]))
+        yield FeatureBatch(list(entries[start : start + _BLOCK]), file.features(block[block >= 0]))
 
 
 def _predict(
