@@ -35,6 +35,12 @@ def test_nothing_there_is_an_error(tmp_path):
         verify_features(tmp_path / "a.h5")
 
 
+def test_a_file_with_views_is_good(tmp_path):
+    samples.extract(tmp_path / "a.h5", samples.manifest(20), of=samples.spec(views=("plain", "flip")))
+    report = verify_features(tmp_path / "a.h5")
+    assert (report.problems, report.samples, report.rows) == ([], 20, 36)
+
+
 STRINGS = ["keys", "labels", "groups", "splits", "folds", "classes", "ledger/reason", "meta/site"]
 
 
