@@ -56,12 +56,8 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     show_default=True,
     help="Of the features in the file; part of the spec.",
 )
-@click.option(
-    "--window",
-    type=options.Pair(),
-    metavar="LO,HI",
-    help="Grey values of 16-bit and float images that become 0 and 255.",
-)
+@options.reading_options
+@options.view_options
 @options.engine_options
 @click.option("--replace", is_flag=True, help="Overwrite a file of another spec or of other images.")
 @click.option("--rehash", is_flag=True, help="Hash every file again, also those whose size and time did not change.")

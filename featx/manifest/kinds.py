@@ -140,13 +140,13 @@ def _check_root(options: SourceOptions) -> None:
         raise ManifestError("--root: no such folder", path=options.root)
 
 
-_FOLDER = Kind("a folder", _holds_images, _read_folder, frozenset({"layout"}))
+_FOLDER = Kind("a folder", _holds_images, _read_folder, frozenset({"layout", "frames"}))
 KINDS = (
     Kind("CIFAR-10's batches", _is_cifar, _read_cifar),
     _FOLDER,
-    Kind("tar shards", _all_are(webdataset.SUFFIX), _read_shards, _COLUMNS | {"layout"}),
-    Kind("Parquet files", _all_are(PARQUET), _read_parquet, _COLUMNS | {"layout", "root"}),
-    Kind("a table", _is_table, _read_table, _COLUMNS | {"root"}),
-    Kind("a single image", _is_image, _read_image),
+    Kind("tar shards", _all_are(webdataset.SUFFIX), _read_shards, _COLUMNS | {"layout", "frames"}),
+    Kind("Parquet files", _all_are(PARQUET), _read_parquet, _COLUMNS | {"layout", "root", "frames"}),
+    Kind("a table", _is_table, _read_table, _COLUMNS | {"root", "frames"}),
+    Kind("a single image", _is_image, _read_image, frozenset({"frames"})),
 )
 """In the order in which they are tried."""

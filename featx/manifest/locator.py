@@ -8,6 +8,8 @@ NULs, which no path can hold: ``"\0tar\0FILE\0OFFSET\0SIZE"`` is a member of a t
 from __future__ import annotations
 
 import errno
+import io
+from typing import BinaryIO
 
 from featx.errors import ImageDecodeError
 from featx.manifest import files
@@ -46,6 +48,11 @@ def read_place(place: str, *, key: str = "") -> bytes:
     if not data:
         raise ImageDecodeError("empty", key=key)
     return data
+
+
+def open_place(place: str) -> BinaryIO:
+    """Open the bytes of a sample, of which only the beginning may be wanted; what goes wrong is an OSError."""
+    return io.BytesIO(_read(place)) if place.startswith("\0") else files.open_file(place)
 
 
 def _read(place: str) -> bytes:

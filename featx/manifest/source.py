@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import struct
@@ -13,12 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from featx.errors import ImageDecodeError, ManifestError, UsageError
+from featx.errors import ImageDecodeError, ManifestError, UnknownNameError, UsageError
 from featx.manifest import kinds
+from featx.manifest.dicom_header import with_patients
 from featx.manifest.find import look
 from featx.manifest.folder import utf8
+from featx.manifest.frames import FRAMES, with_frames
 from featx.manifest.locator import read_place, stat_place
 from featx.manifest.record import SPLITS, Manifest
 
@@ -38,6 +42,9 @@ class SourceOptions:
     group_regex : str or None
         Searched in every key; its first capture group is the group, ``""`` where it does not match. It takes the place
         of a table's group column, which is then kept as meta.
+    frames : str
+        Of files that hold several images ``"first"`` or ``"all"``; see `featx.manifest.frames`. What `group_regex` is
+        searched in are the files' keys.
     limit : int or None
         Keep so many samples, spread over the manifest: every class of every split in proportion, and at least once
         where the limit allows.
@@ -51,6 +58,7 @@ class SourceOptions:
     split_column: str = "split"
     fold_column: str = "fold"
     group_regex: str | None = None
+    frames: str = "first"
     limit: int | None = None
 
 
@@ -71,7 +79,8 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
         If the source does not exist, holds no sample, or cannot be understood (with the line of a table); if
         `group_regex` matches no key.
     UsageError
-        If the options do not fit together, or do not fit this kind of source.
+        If the options do not fit together, or do not fit this kind of source; an `UnknownNameError` for an unknown
+        value of `frames`.
     MissingExtraError
         If an optional dependency is needed for it.
     """
@@ -83,8 +92,17 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
     if options.group_regex is not None:
         if "group_column" in named:
             raise UsageError("groups come from group_column or from group_regex, not from both")
-        manifest = _with_regex_groups(manifest, options.group_regex)
+        manifest = with_regex_groups(manifest, options.group_regex)
+    manifest = _with_headers(manifest, options.frames)
     return manifest if options.limit is None else _limited(manifest, options.limit)
+
+
+def _with_headers(manifest: Manifest, frames: str) -> Manifest:
+    """Add what only the files themselves can tell: whom a DICOM file shows, and how many images there are."""
+    if frames not in FRAMES:
+        raise UnknownNameError("value of frames", frames, FRAMES)
+    manifest = with_patients(manifest)
+    return with_frames(manifest) if frames == "all" else manifest
 
 
 def as_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], options: SourceOptions) -> Manifest:
@@ -99,7 +117,7 @@ def as_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], optio
         return source
     if isinstance(source, str | os.PathLike):
         return read_source(source, options)
-    return manifest_of(source)
+    return _with_headers(manifest_of(source), options.frames)
 
 
 def manifest_of(
@@ -193,6 +211,13 @@ def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
     return stat_place(path)
 
 
+def stat_all(manifest: Manifest, positions: Sequence[int]) -> NDArray[np.int64]:
+    """Return `stat` of some samples as int64 (n, 2); (-1, -1) where there is no such file."""
+    paths, n = manifest.paths, len(positions)
+    found = (stat_place(path) or (-1, -1) if (path := paths[position]) else (0, 0) for position in positions)
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64, 2 * n).reshape(n, 2)
+
+
 def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
     """Return the sample's SHA-256 (64 hex digits).
 
@@ -250,7 +275,16 @@ def _check_options(named: set[str], allowed: frozenset[str], kind: str) -> None:
         raise UsageError(f"{options} has no meaning for {kind}")
 
 
-def _with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+def with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+    """Take each sample's group from its key; see `SourceOptions.group_regex`.
+
+    Raises
+    ------
+    UsageError
+        If the pattern is not a regular expression with a group.
+    ManifestError
+        If it matches no key.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -10,9 +10,10 @@ from torch import nn
 
 from featx.errors import UnknownNameError, UsageError, WeightsError
 from featx.spec import TIMM, FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import download, mini, networks, nodes, own, registry, tensors, timm_models
+from featx.vision import download, mini, networks, nodes, own, registry, tensors, timm_models, views
 from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
+from featx.vision.reading import Reading
 
 DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")
@@ -118,7 +119,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     UnknownNameError
         If the backbone, weights, node, pooling, dtype or storage does not exist.
     UsageError
-        If node, pooling and class scores do not go together.
+        If node, pooling and class scores do not go together, or views are asked for that cannot be.
     WeightsError
         If the weights are missing, damaged, of another architecture, or cannot be downloaded.
     InputError
@@ -127,6 +128,8 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)
+    Reading.check(request)
+    planned = views.plan_views(request.n_views, request.view_seed, request.view_kinds)
     loaded = networks.load_network(request.backbone, request.weights, progress)
     traced = _trace(request.backbone, loaded.network, loaded.preprocess)
     node = nodes.find_node(
@@ -149,6 +152,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
             bands=request.bands,
             decoder=request.decoder,
         ),
+        views=planned,
         dtype=request.dtype,
         storage=request.storage,
         logits=request.with_logits,
@@ -180,10 +184,18 @@ def restore_backbone(
     Raises
     ------
     UsageError
-        If the spec names a function and `allow_code` does not.
+        If the spec names a function and `allow_code` does not; if the features were made elsewhere, or its views
+        are not texts that this version knows.
     WeightsError
         If the weights cannot be had, or are others than the spec's.
     """
+    if spec.is_foreign:
+        raise UsageError(
+            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into "
+            "them here; make the features of the new images where those were made, and import them in the same words: "
+            "featx cache import FILE -o NEW.h5 --made-by WORDS"
+        )
+    views.check_views(spec.views)
     if own.is_own(spec.backbone) and allow_code != spec.backbone:
         raise UsageError(
             f"these features come from code of the user's own, {spec.backbone}; to run it, say so: "
@@ -345,6 +357,8 @@ def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbo
         with_logits=spec.logits,
     )
     backbone = load_backbone(request, progress=progress)
+    # The plan's texts are all there is to views: no seed is needed to have them again.
+    backbone = replace(backbone, spec=replace(backbone.spec, views=spec.views))
     differences = backbone.spec.differences(spec)
     if differences:
         lines = [f"  {name}: here {here}, the file has {there}" for name, (here, there) in differences.items()]

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -22,6 +23,7 @@ from featx.spec import Preprocess
 from featx.store.records import REASONS
 from featx.vision import images
 from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.vision.reading import Reading
 
 SHARED = Path(__file__).parents[2] / "../shared"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,8 +35,8 @@ def saved(image, format, **options):
     return buffer.getvalue()
 
 
-def rgb(data, **options):
-    return np.asarray(open_rgb(data, **options)[0])
+def rgb(data, *, frame=0, **options):
+    return np.asarray(open_rgb(data, Reading(**options), frame=frame)[0])
 
 
 def photo(width=64, height=48, seed=0):
@@ -48,7 +50,7 @@ def photo(width=64, height=48, seed=0):
 
 def reason_of(data, **options):
     with pytest.raises(ImageDecodeError) as caught:
-        open_rgb(data, **options)
+        open_rgb(data, Reading(**options))
     assert caught.value.reason in REASONS
     return caught.value.reason
 
@@ -267,7 +269,7 @@ def test_a_window_does_not_touch_8_bit_images():
 @pytest.mark.parametrize("window", [(1, 1), (2, 1), (float("nan"), 1)])
 def test_a_window_that_is_not_low_below_high_is_a_usage_error(window):
     with pytest.raises(UsageError, match="LO < HI"):
-        open_rgb(saved(photo(), "PNG"), window=window)
+        Reading(window=window)
 
 
 # ---- orientation and frames
@@ -371,9 +373,15 @@ def test_text_and_programs_are_not_an_image(data):
     assert reason_of(data) == "not-an-image"
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0" * 128 + b"DICM" + b"\0" * 64])
-def test_heic_and_dicom_are_named_unsupported(data):
-    assert reason_of(data) == "unsupported"
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [("pillow_heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), ("pydicom", b"\0" * 128 + b"DICM" + b"\0" * 64)],
+)
+def test_heic_and_dicom_are_unsupported_without_the_extra_which_is_named(monkeypatch, module, data):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImageDecodeError, match=r"pip install 'featx\[formats\]'") as caught:
+        open_rgb(data)
+    assert (caught.value.reason, caught.value.missing) == ("unsupported", "formats")
 
 
 def test_a_tiff_of_many_bands_is_unsupported():
@@ -572,7 +580,9 @@ def test_a_folder_takes_every_extension_of_the_formats_that_are_read():
     Image.init()
     extensions = {extension for extension, format in Image.registered_extensions().items() if format in images.FORMATS}
     assert extensions <= EXTENSIONS
-    assert {Image.registered_extensions().get(extension, "PPM") for extension in EXTENSIONS} <= {*images.FORMATS, "MPO"}
+    promised = {Image.registered_extensions().get(extension, "PPM") for extension in EXTENSIONS - {*images.PROMISED}}
+    assert promised <= {*images.FORMATS, "MPO"}
+    assert {*images.PROMISED} <= EXTENSIONS
 
 
 # ---- preprocess
