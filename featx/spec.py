@@ -17,6 +17,10 @@ from typing import Any
 
 FORMAT_VERSION = 1
 """Version of the feature file's layout; a reader refuses what is newer."""
+TIMM = "timm:"
+"""Begins the name of a backbone from timm's registry."""
+FOREIGN = "foreign"
+"""`FeatureSpec.weights` of features that were made elsewhere and imported."""
 
 VIEW_KINDS = ("flip", "crop", "rotate", "colour")
 """What views do to an image unless told otherwise; see `featx.vision.views.KINDS`."""
@@ -80,12 +84,15 @@ class FeatureSpec:
     Attributes
     ----------
     backbone : str
-        A torchvision model name, ``"featx-mini"``, or ``"package.module:function"``.
+        A torchvision model name, ``"timm:NAME"``, ``"featx-mini"``, or ``"package.module:function"``;
+        ``"foreign:WORDS"`` for features that were made elsewhere.
     weights : str
-        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), ``"random:SEED"``,
-        ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function gave the network.
+        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), timm's name of weights
+        (``"resnet50.a1_in1k"``), ``"random:SEED"``, ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function
+        gave the network; or `FOREIGN`.
     weights_sha256 : str
-        Of the file that held the tensors; for random weights and a user's own network, of its tensors.
+        Of the file that held the tensors; for random weights and a user's own network, of its tensors. Of foreign
+        features: of the files that they came from, or ``""`` where the words alone say what made them.
     node : str
         Where the features are read.
     pooling : str
@@ -132,6 +139,11 @@ class FeatureSpec:
         for size in self.feature_shape:
             n *= size
         return n
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the features were made elsewhere, so that no image can be turned into them here."""
+        return self.weights == FOREIGN
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready builtins (tuples become lists)."""
@@ -211,6 +223,11 @@ class FeatureRequest:
     view_seed: int = 0
     view_kinds: tuple[str, ...] = VIEW_KINDS
     with_logits: bool = False
+
+
+def is_own_code(backbone: str) -> bool:
+    """Tell whether a backbone's name is that of a user's own function (``package.module:function``)."""
+    return ":" in backbone and not backbone.startswith(TIMM)
 
 
 def _canonical_json(data: Any) -> str:

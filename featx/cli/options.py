@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from featx.spec import VIEW_KINDS
+
 if TYPE_CHECKING:
     from featx.manifest.source import SourceOptions
 
@@ -47,6 +49,25 @@ class Bands(click.ParamType):  # type: ignore[type-arg]
         if len(bands) not in (1, 3) or min(bands) < 1:
             self.fail(f"{value!r} is not one band, or three as in 4,3,2, counted from 1", param, ctx)
         return bands
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """Some of a few words, as ``A,B``."""
+
+    name = "A,B"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split at the commas; each must be known."""
+        if isinstance(value, tuple):
+            return value
+        given = tuple(word.strip() for word in value.split(","))
+        unknown = [word for word in given if word not in self.words]
+        if unknown:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self.words)}", param, ctx)
+        return given
 
 
 class Grid(click.ParamType):  # type: ignore[type-arg]
@@ -155,6 +176,22 @@ engine_options: Callable[[Any], Any] = _stack(
         help="Threads that decode images (default: all cores).",
     ),
 )
+
+view_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--views", "n_views", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+        help="Rows for each image: as it is, and N - 1 augmented readings; part of the spec.",
+    ),
+    click.option(
+        "--view-kinds", type=Words("flip", "crop", "rotate", "colour", "turn"), metavar="A,B",
+        default=",".join(VIEW_KINDS), show_default=True,
+        help="What views may do: mirror, crop, rotate a little, change colours, turn by quarters. Leave out flip where "
+        "left and right matter.",
+    ),
+    click.option(
+        "--view-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seeds the views."
+    ),
+)  # fmt: skip
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object to stdout, nothing else."

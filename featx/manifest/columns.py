@@ -10,6 +10,8 @@ from typing import Any
 from featx.errors import ManifestError
 from featx.manifest.record import SPLITS
 
+_MOST_KNOWN = 65536  # values of a column; where there are more, most are there but once
+
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -33,6 +35,24 @@ class Columns:
 
 
 DEFAULT = Columns()
+
+
+class TextColumn:
+    """A column that grows; values that are alike are one object, as long as they are few.
+
+    Attributes
+    ----------
+    values : list of str
+    """
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+        self._known: dict[str, str] = {}
+
+    def add(self, value: str) -> None:
+        """Append a value."""
+        known = self._known
+        self.values.append(known.setdefault(value, value) if len(known) < _MOST_KNOWN else known.get(value, value))
 
 
 @dataclass(frozen=True)

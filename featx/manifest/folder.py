@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from featx.errors import ManifestError, UnknownNameError
+from featx.manifest.columns import TextColumn
 from featx.manifest.files import suffix_of
-from featx.manifest.record import SPLITS, Manifest
+from featx.manifest.record import SPLITS, Manifest, PathsBelow
 
 EXTENSIONS = frozenset(
     (
@@ -92,23 +93,26 @@ def read_listed(root: str, names: Iterable[tuple[str, str]], *, layout: str = "a
         If there is no image, or a folder cannot be listed, or ``layout="splits"`` and a top folder has another name.
     """
     _check_layout(layout)
-    found: list[tuple[str, str]] = []  # key, reason
+    found: list[str] = []
+    reasons: dict[str, str] = {}
     skipped: Counter[str] = Counter()
     for key, reason in names:
         extension = suffix_of(key)
         if reason or extension in EXTENSIONS:
-            found.append((key, reason))
+            found.append(key)
+            if reason:
+                reasons[key] = reason
         else:
             skipped[extension] += 1
     if not found:
         others = f" ({sum(skipped.values())} other files)" if skipped else ""
         raise ManifestError(f"no images in this folder{others}; expected files like .jpg, .png, .tif", path=root)
-    return _as_manifest(root, found, layout, skipped)
+    return _as_manifest(root, found, layout, reasons, skipped)
 
 
 def read_image_file(root: str, name: str) -> Manifest:
     """Return a manifest of this one file in a folder; its key is its name."""
-    return _as_manifest(root, [(name, "")], "flat", Counter())
+    return _as_manifest(root, [name], "flat", {}, Counter())
 
 
 def labels_and_splits(keys: Sequence[str], layout: str, *, root: str) -> tuple[list[str], list[str]]:
@@ -125,31 +129,34 @@ def labels_and_splits(keys: Sequence[str], layout: str, *, root: str) -> tuple[l
         layout = "flat" if not top else "splits" if all(name.lower() in SPLITS for name in top) else "classes"
     elif layout == "splits" and (others := sorted(name for name in top if name.lower() not in SPLITS)):
         raise ManifestError(f"{others[0]!r} is not a split; expected {', '.join(SPLITS)}", path=root)
-    labels, splits = [], []
+    labels, splits = TextColumn(), []
     for key in keys:
         folders = key.split("/")[:-1]
         splits.append(SPLITS[folders.pop(0).lower()] if layout == "splits" and folders else "")
-        labels.append(folders[0] if layout != "flat" and folders else "")
-    return labels, splits
+        labels.add(folders[0] if layout != "flat" and folders else "")
+    return labels.values, splits
 
 
-def _as_manifest(root: str, found: list[tuple[str, str]], layout: str, skipped: Counter[str]) -> Manifest:
-    samples = sorted((utf8(key), key, reason or _name_reason(key)) for key, reason in found)
-    keys = [key for key, _, _ in samples]
-    if len(set(keys)) != len(keys):
+def _as_manifest(root: str, names: list[str], layout: str, reasons: dict[str, str], skipped: Counter[str]) -> Manifest:
+    keys = sorted(map(utf8, names))
+    raw = {key: name for key, name in zip(map(utf8, names), names, strict=True) if key != name}
+    if raw and len(set(keys)) != len(keys):
         twice = next(key for key, n in Counter(keys).items() if n > 1)
         raise ManifestError(f"two files whose names read {twice!r} once what is not UTF-8 is escaped", path=root)
     labels, splits = labels_and_splits(keys, layout, root=root)
+    refused = {utf8(name): reason for name, reason in reasons.items()}
+    refused = dict.fromkeys(raw, "name-not-utf8") | refused
+    special = {position: key for position, key in enumerate(keys) if key in refused} if refused else {}
     nothing = [""] * len(keys)
     return Manifest(
         root=root,
         keys=keys,
-        paths=[f"{root}/{raw}" for _, raw, _ in samples],
+        paths=PathsBelow(root, keys, {at: f"{root}/{raw[key]}" for at, key in special.items() if key in raw}),
         labels=labels,
         groups=nothing,
         splits=splits,
         folds=list(nothing),
-        refused={position: reason for position, (_, _, reason) in enumerate(samples) if reason},
+        refused={at: refused[key] for at, key in special.items()},
         skipped=dict(sorted(skipped.items())),
     )
 
@@ -198,7 +205,3 @@ def _identity(folder: str) -> tuple[int, int]:
 def utf8(name: str) -> str:
     r"""Return a file's name as valid UTF-8, other bytes written as ``\xff``."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _name_reason(name: str) -> str:
-    return "" if name.isascii() or utf8(name) == name else "name-not-utf8"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,45 @@ class Manifest:
             frames=None if self.frames is None else picked(self.frames),
             refused={new: self.refused[old] for new, old in enumerate(positions) if old in self.refused},
         )
+
+
+class PathsBelow(Sequence[str]):
+    """The paths that keys are below a root, made when they are asked for: a million of them take no memory.
+
+    Parameters
+    ----------
+    root : str
+        A folder, or its URL.
+    keys : sequence of str
+        As in `Manifest`.
+    others : dict of int to str
+        Positions of those that are elsewhere, and their paths.
+    """
+
+    def __init__(self, root: str, keys: Sequence[str], others: dict[int, str]) -> None:
+        self._root = root
+        self._keys = keys
+        self._others = others
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        key = self._keys[index]  # IndexError beyond the end
+        other = self._others.get(index if index >= 0 else index + len(self)) if self._others else None
+        return f"{self._root}/{key}" if other is None else other
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it has the paths of another sequence."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
 
 class _Picked(Sequence[Any]):

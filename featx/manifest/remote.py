@@ -82,7 +82,7 @@ def open_file(url: str) -> BinaryIO:
 def stat(url: str) -> tuple[int, int] | None:
     """Return (bytes, time in ns) of a file, as its server tells them now or told a few seconds ago; None: not there.
 
-    Where it tells no time, that is a number made of the ETag, and 0 if there is none.
+    Where it tells no time, that is a number made of the ETag; without one it is now, so that the bytes are compared.
     """
     return _stat(url, int(time.monotonic() // _STAT_SECONDS))
 
@@ -146,7 +146,7 @@ def _time_of(info: dict[str, Any]) -> int:
     if isinstance(told, int | float):
         return int(told * 1e9)
     tag = info.get("ETag") or info.get("etag")
-    return int.from_bytes(hashlib.sha256(str(tag).encode()).digest()[:7], "big") if tag else 0
+    return int.from_bytes(hashlib.sha256(str(tag).encode()).digest()[:7], "big") if tag else time.time_ns()
 
 
 @contextlib.contextmanager

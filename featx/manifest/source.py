@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import struct
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from featx.errors import ImageDecodeError, ManifestError, UnknownNameError, UsageError
@@ -90,7 +92,7 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
     if options.group_regex is not None:
         if "group_column" in named:
             raise UsageError("groups come from group_column or from group_regex, not from both")
-        manifest = _with_regex_groups(manifest, options.group_regex)
+        manifest = with_regex_groups(manifest, options.group_regex)
     manifest = _with_headers(manifest, options.frames)
     return manifest if options.limit is None else _limited(manifest, options.limit)
 
@@ -209,6 +211,13 @@ def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
     return stat_place(path)
 
 
+def stat_all(manifest: Manifest, positions: Sequence[int]) -> NDArray[np.int64]:
+    """Return `stat` of some samples as int64 (n, 2); (-1, -1) where there is no such file."""
+    paths, n = manifest.paths, len(positions)
+    found = (stat_place(path) or (-1, -1) if (path := paths[position]) else (0, 0) for position in positions)
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64, 2 * n).reshape(n, 2)
+
+
 def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
     """Return the sample's SHA-256 (64 hex digits).
 
@@ -266,7 +275,16 @@ def _check_options(named: set[str], allowed: frozenset[str], kind: str) -> None:
         raise UsageError(f"{options} has no meaning for {kind}")
 
 
-def _with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+def with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+    """Take each sample's group from its key; see `SourceOptions.group_regex`.
+
+    Raises
+    ------
+    UsageError
+        If the pattern is not a regular expression with a group.
+    ManifestError
+        If it matches no key.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

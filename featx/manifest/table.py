@@ -19,13 +19,14 @@ from pathlib import Path
 
 from featx.errors import ManifestError
 from featx.manifest import files
-from featx.manifest.columns import DEFAULT, Columns
+from featx.manifest.columns import DEFAULT, Columns, TextColumn
 from featx.manifest.folder import utf8
-from featx.manifest.record import SPLITS, Manifest
+from featx.manifest.record import SPLITS, Manifest, PathsBelow
 
 EXTENSIONS = (".csv", ".tsv")
 """Lower-case extensions of tables."""
 
+_PLAIN = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*")  # a path that stays as it is
 _USER = re.compile(r"//[^/@]*@")
 
 
@@ -72,17 +73,22 @@ def read_table(table: str, *, root: str | None = None, columns: Columns = DEFAUL
     MissingExtraError, UsageError
         If it holds URLs that cannot be read here.
     """
-    header, rows = _read_rows(table)
+    rows = _iter_rows(table)
+    header = next(rows)
     return manifest_of_rows(table, header, rows, root=root, columns=columns)
 
 
-def manifest_of_rows(table: str, header: Row, rows: list[Row], *, root: str | None, columns: Columns) -> Manifest:
-    """Return the manifest of a table that was read; see `read_table`."""
+def manifest_of_rows(table: str, header: Row, rows: Iterable[Row], *, root: str | None, columns: Columns) -> Manifest:
+    """Return the manifest of a table whose lines come one by one; see `read_table`."""
     root = folder_of(table) if root is None else root.rstrip("/") or "/"
     found = {role.name: _position(table, header, role.name, getattr(columns, role.name)) for role in fields(Columns)}
 
     keys: dict[str, int] = {}
     urls: dict[int, str] = {}
+    values = [TextColumn() for _ in header.fields]
+    trimmed = {at for role, at in found.items() if role != "path"}
+    kept = [(at, column.add) for at, column in enumerate(values) if at != found["path"] or at in trimmed]
+    splits = TextColumn()
     for position, row in enumerate(rows):
         text = row.fields[found["path"]]
         if files.is_url(text):
@@ -93,24 +99,27 @@ def manifest_of_rows(table: str, header: Row, rows: list[Row], *, root: str | No
         if key in keys:
             raise ManifestError(f"{key!r} is already in line {keys[key]}", path=table, line=row.line)
         keys[key] = row.line
+        for at, add in kept:
+            add(row.fields[at].strip() if at in trimmed else row.fields[at])
+        splits.add(_split(table, row, row.fields[found["split"]].strip()) if found["split"] >= 0 else "")
     if not keys:
         raise ManifestError("no samples below the header", path=table)
     _check_schemes(urls.values())
 
     def column(role: str) -> list[str]:
-        at = found[role]
-        return [""] * len(rows) if at < 0 else [row.fields[at].strip() for row in rows]
+        return [""] * len(keys) if found[role] < 0 else values[found[role]].values
 
+    listed = list(keys)
     names = [name or f"column {at + 1}" for at, name in enumerate(header.fields)]
     return Manifest(
         root=root,
-        keys=list(keys),
-        paths=[urls.get(position) or f"{root}/{key}" for position, key in enumerate(keys)],
+        keys=listed,
+        paths=PathsBelow(root, listed, urls),
         labels=column("label"),
         groups=column("group"),
-        splits=[_split(table, row, value) for row, value in zip(rows, column("split"), strict=True)],
+        splits=splits.values,
         folds=column("fold"),
-        meta={name: [row.fields[at] for row in rows] for at, name in enumerate(names) if at not in found.values()},
+        meta={name: values[at].values for at, name in enumerate(names) if at not in found.values()},
         group_source=f"column {header.fields[found['group']]}" if found["group"] >= 0 else "",
     )
 
@@ -120,20 +129,20 @@ def folder_of(table: str) -> str:
     return table.rpartition("/")[0] if files.is_url(table) else str(Path(table).parent)
 
 
-def _read_rows(table: str) -> tuple[Row, list[Row]]:
-    """Return the header and the other lines, all of the same number of fields."""
+def _iter_rows(table: str) -> Iterator[Row]:
+    """Yield the header and the other lines, all of the same number of fields."""
     try:
         data = files.read_file(table)
     except OSError as error:
         raise ManifestError(f"cannot read this table: {files.said(error)}", path=table) from error
     try:
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
         message = f"byte 0x{byte:02x} is not UTF-8; save the table as UTF-8"
         raise ManifestError(message, path=table, line=line) from error
-    rows = _parse(table, text, _delimiter(table, text))
+    rows = _parse(table, data, _delimiter(table, data))
     header = next(rows, None)
     if header is None:
         raise ManifestError("the table is empty; its first line must name the columns (path, label)", path=table)
@@ -141,27 +150,31 @@ def _read_rows(table: str) -> tuple[Row, list[Row]]:
     twice = {name for name in header.fields if header.fields.count(name) > 1}
     if twice:
         raise ManifestError(f"two columns are named {min(twice)!r}", path=table, line=header.line)
-    others = []
+    yield header
     for row in rows:
         if len(row.fields) != len(header.fields):
             message = f"{len(row.fields)} fields, but the header has {len(header.fields)}; quote fields with separators"
             raise ManifestError(message, path=table, line=row.line)
-        others.append(row)
-    return header, others
+        yield row
 
 
-def _delimiter(table: str, text: str) -> str:
+def _lines(data: bytes) -> Iterable[str]:
+    """Return the lines of UTF-8, which are decoded when they are asked for."""
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+
+
+def _delimiter(table: str, data: bytes) -> str:
     """Return the separator that splits the header into most fields."""
     counts = {}
     for delimiter in "\t,;" if files.suffix_of(table) == ".tsv" else ",;\t":
-        header = next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter), [])
+        header = next(filter(None, csv.reader(_lines(data), delimiter=delimiter)), [])
         counts[delimiter] = len(header)
     return max(counts, key=lambda delimiter: counts[delimiter])
 
 
-def _parse(table: str, text: str, delimiter: str) -> Iterator[Row]:
+def _parse(table: str, data: bytes, delimiter: str) -> Iterator[Row]:
     """Yield the lines that are not empty, each with the number at which it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(data), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -190,6 +203,8 @@ def _position(table: str, header: Row, role: str, name: str) -> int:
 
 def _key(table: str, row: Row, text: str, root: str) -> str:
     """Return a path's text below the root, without ``.`` and ``..``."""
+    if _PLAIN.fullmatch(text):
+        return text
     path = posixpath.normpath(text.replace("\\", "/")) if text else ""
     if path.startswith("/"):
         above = "//" if files.is_url(root) else posixpath.normpath(Path(root).absolute().as_posix()).rstrip("/")

@@ -24,6 +24,7 @@ REASONS = {
     "symlink-loop": "the link leads back to itself",
     "timeout": "decoding took longer than --time-limit allows",
     "decoder-crash": "the process that decoded it died",
+    "worker-crash": "the process that computed it died, each time anew",
     "not-finite": "the network gave NaN or infinite features",
 }
 """Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""
@@ -44,7 +45,7 @@ class LedgerEntry:
     sha256 : str
         Of the file's bytes, 64 hex digits; for arrays of shape, dtype and pixels; ``""`` = not read.
     bytes, mtime_ns : int
-        Size and modification time of the file when it was read; 0 for arrays.
+        Size and modification time of the file when it was read; 0 for arrays. In a Parquet file they are that file's.
     format, mode : str
         Pillow's names (``"JPEG"``, ``"RGB"``), of the file as it is.
     width, height : int

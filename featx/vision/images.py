@@ -274,3 +274,25 @@ def _quiet() -> Iterator[None]:
         current = cast("list[Any]", warnings.filters)
         if current is not filters and quiet in current:  # somebody's catch_warnings has copied it meanwhile
             current.remove(quiet)
+
+
+def geometry(width: int, height: int, preprocess: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return what `preprocess_pixels` does to an image of a size: the size after the resize, and where the crop begins.
+
+    Returns
+    -------
+    size : (int, int)
+        Width and height.
+    start : (int, int)
+        Left and top; negative where the image is smaller than the crop.
+
+    Raises
+    ------
+    ImageDecodeError
+        As `preprocess_pixels`.
+    """
+    size = _resized(width, height, preprocess.resize)
+    if size != (width, height):
+        check_size(*size)
+    crop_height, crop_width = preprocess.crop or size[::-1]
+    return size, (_crop_start(size[0], crop_width), _crop_start(size[1], crop_height))

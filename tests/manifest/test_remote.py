@@ -42,7 +42,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def end_headers(self):
         if self.server.tag:
-            self.send_header("ETag", self.server.tag)
+            self.send_header("ETag", self.server.tag.strip())
         if not self.server.whole_only:
             self.send_header("Accept-Ranges", "bytes")
         super().end_headers()
@@ -227,6 +227,14 @@ def test_the_etag_stands_for_the_time_where_there_is_none(server, tmp_path):
     assert times[0] == times[1] != times[2]
     assert {size for size, _ in times} == {3}
     assert all(0 < time < 2**63 for _, time in times)
+
+
+def test_a_file_of_no_known_time_looks_changed_whenever_it_is_looked_at(server):
+    (server.folder / "1.jpg").write_bytes(b"one")
+    server.tag = " "  # no time is sent, and the tag says nothing
+    first, second = (remote._stat(f"{server.url}/1.jpg", i) for i in range(2))
+    assert first[0] == second[0] == 3
+    assert 1e18 < first[1] < second[1]
 
 
 def test_the_shard_of_many_images_is_asked_for_once(server, tmp_path):
