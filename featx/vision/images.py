@@ -110,8 +110,7 @@ def _open(data: bytes, reading: Reading, frame: int) -> tuple[Image.Image, Image
     if kind == "DICOM":
         return dicom.read_rgb(data, reading, frame)
     if kind == "HEIC":
-        with heif.open_heif(data, frame) as image:
-            return _loaded(image, reading)
+        return heif.read_rgb(data, reading, frame)
     page = tiff.read_page(data, frame) if kind == "TIFF" else None
     if page is not None and page.is_measured(reading):
         return _tiff(data, page, reading)
