@@ -212,10 +212,10 @@ def predict(
         return _predict_file(loaded, source, progress)
     manifest = sources.as_manifest(source, source_options)
     from featx.vision.backbones import restore_backbone
-    from featx.vision.embed import Embedder
+    from featx.vision.multi_device import make_embedder
 
     backbone = restore_backbone(loaded.needed_spec, loaded.weights, allow_code=allow_code, progress=on_download)
-    embedder = Embedder(backbone, device=engine.device)
+    embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime)
     job = Job(embedder, range(len(manifest)))
     batches = (batch for _, batch in iter_batches(manifest, [job], engine))
     return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
