@@ -75,6 +75,12 @@ class ImageFeatures(_Features):
         Of the arithmetic, and to which features are rounded, as in a feature file.
     window : tuple of float, or None
         Grey values (LO, HI) of 16-bit and float images that become 0 and 255.
+    percentiles : tuple of float, or None
+        Instead of a window: the percentiles (LO, HI) of each image's own values.
+    bands : tuple of int
+        Which bands of TIFFs become red, green and blue, counted from 1, or the one that becomes grey.
+    decoder : str
+        ``"pillow"``, or ``"pillow-draft"`` (large JPEGs at a reduced scale).
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     batch_size : int
@@ -107,6 +113,9 @@ class ImageFeatures(_Features):
         dtype: str = "float32",
         storage: str = "float32",
         window: tuple[float, float] | None = None,
+        percentiles: tuple[float, float] | None = None,
+        bands: tuple[int, ...] = (),
+        decoder: str = "pillow",
         device: str = "auto",
         batch_size: int = 32,
         num_workers: int | None = None,
@@ -121,6 +130,9 @@ class ImageFeatures(_Features):
         self.dtype = dtype
         self.storage = storage
         self.window = window
+        self.percentiles = percentiles
+        self.bands = bands
+        self.decoder = decoder
         self.device = device
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -187,7 +199,10 @@ class ImageFeatures(_Features):
             pooling=self.pooling,
             dtype=self.dtype,
             storage=self.storage,
-            window=None if self.window is None else (float(self.window[0]), float(self.window[1])),
+            window=_pair(self.window),
+            percentiles=_pair(self.percentiles),
+            bands=tuple(int(band) for band in self.bands),
+            decoder=self.decoder,
         )
         return _load_embedder(request, None, _stamp(weights), None, self.device)
 
@@ -316,6 +331,10 @@ def _open_file(path: str, _stamp: tuple[int, ...] | None) -> tuple[FeatureFile, 
     plain = np.flatnonzero(file.views() == 0).tolist()
     keys = file.keys()
     return file, {keys[row]: row for row in plain}
+
+
+def _pair(values: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,12 +20,12 @@ from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.spec import FeatureRequest, FeatureSpec
 from featx.store import parts
-from featx.store.answer import find_answer, stamp_of
+from featx.store.answer import find_answer, own_library, stamp_of
 from featx.store.output_names import output_paths
 from featx.store.records import OK, REASONS, FeatureBatch
 from featx.store.run import ExtractionRun
 from featx.store.work import Work, plan_work
-from featx.version import __version__
+from featx.version import __version__, versions_of
 from featx.vision.engine import EngineOptions, Job, Notify, check_options, iter_batches
 
 if TYPE_CHECKING:
@@ -332,16 +330,15 @@ def _compute(
     """Compute what outputs lack in one pass over the images; returns the seconds that it took."""
     started = time.monotonic()
     jobs = [_job(each) for each in outputs]
-    wanted = sorted(set().union(*(job.positions for job in jobs)))
-    n_done = [0] * len(jobs)
+    n_images = len(set().union(*(job.positions for job in jobs)))
+    n_done, n_all = 0, sum(len(job.positions) for job in jobs)
     if progress is not None:
-        progress(0, len(wanted))
+        progress(0, n_images)
     for index, batch in iter_batches(manifest, jobs, engine, notify=notify):
         outputs[index].append(batch)
-        n_done[index] += len(batch.entries)
+        n_done += len(batch.entries)
         if progress is not None:
-            left = [job.positions[n] for job, n in zip(jobs, n_done, strict=True) if n < len(job.positions)]
-            progress(bisect_left(wanted, min(left, default=len(manifest))), len(wanted))
+            progress(n_images * n_done // n_all, n_images)
     return time.monotonic() - started
 
 
@@ -379,12 +376,11 @@ def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractRepor
 
 def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) -> dict[str, Any]:
     """Return the versions and settings that do not decide the numbers, for the record."""
-    libraries = ("torch", "torchvision", "numpy", "pillow", "h5py")
-    versions = {library: importlib.metadata.version(library) for library in libraries}
+    backbone = embedder.backbone.spec.backbone
     return {
         "featx": __version__,
         "python": platform.python_version(),
-        **versions,
+        **versions_of(("torch", "torchvision", "numpy", "pillow", "h5py", *own_library(backbone))),
         "engine": engine.engine,
         "runtime": embedder.runtime,
         "device": embedder.device,

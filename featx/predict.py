@@ -22,6 +22,7 @@ from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
+from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.target import check_target, save_text
@@ -230,11 +231,17 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             raise SpecMismatchError(
                 differences,
                 path=os.fspath(path),
-                hint="the bundle needs features made in its own way: give it the images instead of this file",
+                hint=_hint(bundle.spec),
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
         return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
+
+
+def _hint(spec: FeatureSpec) -> str:
+    if spec.is_foreign:
+        return "the bundle needs features that were imported in the same words: featx cache import --made-by WORDS"
+    return "the bundle needs features made in its own way: give it the images instead of this file"
 
 
 def _iter_blocks(

@@ -142,7 +142,7 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
 def mean_over_views(
     model: Any, rows: FloatArray, n_views: int, *, has_probabilities: bool
 ) -> tuple[NDArray[Any], FloatArray]:
-    """Decide on samples by the mean over their rows: of the probabilities, or of the decision values where a head has none.
+    """Decide on samples by the mean over their rows: of probabilities, or of decision values where there are none.
 
     Parameters
     ----------

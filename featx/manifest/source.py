@@ -92,7 +92,7 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
     if options.group_regex is not None:
         if "group_column" in named:
             raise UsageError("groups come from group_column or from group_regex, not from both")
-        manifest = _with_regex_groups(manifest, options.group_regex)
+        manifest = with_regex_groups(manifest, options.group_regex)
     manifest = _with_headers(manifest, options.frames)
     return manifest if options.limit is None else _limited(manifest, options.limit)
 
@@ -275,7 +275,16 @@ def _check_options(named: set[str], allowed: frozenset[str], kind: str) -> None:
         raise UsageError(f"{options} has no meaning for {kind}")
 
 
-def _with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+def with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+    """Take each sample's group from its key; see `SourceOptions.group_regex`.
+
+    Raises
+    ------
+    UsageError
+        If the pattern is not a regular expression with a group.
+    ManifestError
+        If it matches no key.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

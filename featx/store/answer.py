@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from featx.manifest.record import Manifest
-from featx.spec import FeatureRequest, FeatureSpec
+from featx.spec import TIMM, FeatureRequest, FeatureSpec, is_own_code
 from featx.store import parts
 from featx.store.file import FeatureFile
 from featx.store.outcomes import Outcomes
 from featx.store.stored import FILE
 from featx.store.work import plan_work
+from featx.version import versions_of
 
 
 def find_answer(
@@ -40,12 +40,16 @@ def stamp_of(request: FeatureRequest) -> dict[str, Any]:
     Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
     """
     stamp: dict[str, Any] = json.loads(json.dumps(asdict(request)))  # as it is when it has been stored
-    if ":" in request.backbone:
+    if is_own_code(request.backbone):
         return {**stamp, "unknown": "own code"}
-    for library in ("torch", "torchvision"):
-        stamp[library] = importlib.metadata.version(library)
+    stamp |= versions_of(("torch", "torchvision", *own_library(request.backbone)))
     weights = Path(request.weights)
     if weights.is_file():
         found = weights.stat()
         stamp["file"] = [str(weights.resolve()), found.st_size, found.st_mtime_ns]
     return stamp
+
+
+def own_library(backbone: str) -> tuple[str, ...]:
+    """Return the library that a backbone comes from, beside torchvision."""
+    return ("timm",) if backbone.startswith(TIMM) else ()

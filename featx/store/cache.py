@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from featx.store.shards import ShardFolder
 from featx.store.stored import StoredRows
 
 _MAX_ROWS = 2048
+_SPEC = "spec.json"
 
 
 class ShardCache:
@@ -68,6 +70,8 @@ class ShardCache:
                 return
             try:
                 self._refresh()
+                if not (self.path / _SPEC).exists():
+                    disk.write_whole(self.path / _SPEC, json.dumps(self._spec.to_dict(), sort_keys=True).encode())
                 new = [position for position, sha in enumerate(shas) if sha not in self._place]
                 for start in range(0, len(new), _MAX_ROWS):
                     positions = new[start : start + _MAX_ROWS]
@@ -99,3 +103,11 @@ class ShardCache:
         """Remember what the last shard holds."""
         source = len(self._shards.shards) - 1
         self._place.update((sha, (source, row)) for row, sha in enumerate(accounts.keys))
+
+
+def read_cache_spec(folder: Path) -> FeatureSpec | None:
+    """Return what made the rows of a `ShardCache`'s folder, for people; None where it does not say so."""
+    try:
+        return FeatureSpec.from_dict(json.loads((folder / _SPEC).read_bytes()))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None

@@ -24,6 +24,7 @@ REASONS = {
     "symlink-loop": "the link leads back to itself",
     "timeout": "decoding took longer than --time-limit allows",
     "decoder-crash": "the process that decoded it died",
+    "worker-crash": "the process that computed it died, each time anew",
     "not-finite": "the network gave NaN or infinite features",
 }
 """Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""

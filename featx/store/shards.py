@@ -184,7 +184,7 @@ class ShardFolder:
         start = self._end
         for line in data.splitlines(keepends=True):
             start += len(line)
-            shard = _parse(line)
+            shard = parse_line(line)
             if shard is not None:
                 self._end = start
                 self._last = max(self._last, shard.number)
@@ -223,7 +223,8 @@ def _format(shard: Shard) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _parse(line: bytes) -> Shard | None:
+def parse_line(line: bytes) -> Shard | None:
+    """Return what a line of the journal says; None where its checksum is wrong."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None

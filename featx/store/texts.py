@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -138,9 +138,3 @@ def iter_blocks(texts: Sequence[str]) -> Iterator[list[str]]:
     """Yield lists of neighbours."""
     for start in range(0, len(texts), BLOCK):
         yield list(texts[start : start + BLOCK])
-
-
-def few_objects(texts: Iterable[str]) -> list[str]:
-    """Return a list of the texts in which those that are alike are one object."""
-    known: dict[str, str] = {}
-    return [known.setdefault(text, text) for text in texts]

@@ -1,7 +1,7 @@
 """From samples to batches of features: what is to be computed, and the one door to the engines that do it.
 
-The promise, whatever the engine: every position of every job comes back exactly once and in order, as a row or as a
-failure.
+The promise, whatever the engine: every position of every job comes back exactly once, as a row or as a failure. The
+local engine gives them in order; one that spreads batches over machines gives each whole batch when it is finished.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from featx.vision import engines
 
 if TYPE_CHECKING:  # a type only: the options above the loop must not cost a torch import
     from featx.vision.multi_device import AnyEmbedder
+    from featx.vision.ray_cluster import RayOptions
 
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 """Features (n_views, n_features) of a sample, and its logits (n_views, n_source_classes) or None."""
@@ -53,6 +54,8 @@ class EngineOptions:
         Where the work is done: a name of `featx.vision.engines`.
     time_limit : float
         Seconds after which an image that is still being decoded is given up as a failure.
+    ray : RayOptions or None
+        Of the engine ``"ray"``, see `featx.vision.ray_cluster.RayOptions`; None: its defaults.
     """
 
     batch_size: int | Literal["auto"] = 32
@@ -61,6 +64,7 @@ class EngineOptions:
     runtime: str = AUTO
     engine: str = "local"
     time_limit: float = 60.0
+    ray: RayOptions | None = None
 
     @property
     def n_threads(self) -> int:

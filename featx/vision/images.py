@@ -23,6 +23,7 @@ Everything here may be called from many threads at once.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what Pillow logs of damaged files
 
 _REDUCED_AT_LEAST = 2
 """By how much both sides of a JPEG that is decoded at a reduced scale are larger than after the resize."""
@@ -112,6 +115,8 @@ def _open(data: bytes, reading: Reading, frame: int) -> tuple[Image.Image, Image
     page = tiff.read_page(data, frame) if kind == "TIFF" else None
     if page is not None and page.is_measured(reading):
         return _tiff(data, page, reading)
+    if kind == "TIFF" and page is None and frame:
+        raise ImageDecodeError("corrupt", f"no image {frame + 1}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if frame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -80,8 +80,15 @@ class MultiDeviceEmbedder:
         Pending
             Errors come with its result. The pixels must stay as they are until then.
         """
+        return self._deal(lambda embedder: embedder.submit(pixels))
+
+    def submit_images(self, images: Sequence[NDArray[np.uint8]]) -> Pending:
+        """Begin with one batch of whole images on the next device; see `Embedder.submit_images` and `submit`."""
+        return self._deal(lambda embedder: embedder.submit_images(images))
+
+    def _deal(self, begin: Callable[[Embedder], Pending]) -> Pending:
         turn, self._turn = self._turn, (self._turn + 1) % len(self._embedders)
-        begun = self._threads[turn].submit(self._embedders[turn].submit, pixels)
+        begun = self._threads[turn].submit(begin, self._embedders[turn])
         self._last[turn] = begun
         return _Dealt(begun)
 

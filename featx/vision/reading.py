@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from featx.errors import UnknownNameError, UsageError
-from featx.spec import Preprocess
+from featx.spec import FeatureRequest, Preprocess
 
 DECODERS = {
     "pillow": "every pixel of the file",
@@ -62,15 +62,25 @@ class Reading:
         UsageError
             As the class.
         """
-        if preprocess.decoder not in DECODERS:
-            raise UnknownNameError("decoder", preprocess.decoder, DECODERS)
+        _check_decoder(preprocess.decoder)
         draft = preprocess.resize if preprocess.decoder == "pillow-draft" else ()
         return cls(preprocess.window, preprocess.percentiles, preprocess.bands, draft)
+
+    @classmethod
+    def check(cls, request: FeatureRequest) -> None:
+        """Raise what `of` will raise for the preprocess of a request, before anything is loaded for it."""
+        _check_decoder(request.decoder)
+        cls(request.window, request.percentiles, request.bands)
 
     @property
     def stretches(self) -> bool:
         """Whether the user has said which values become black and white."""
         return self.window is not None or self.percentiles is not None
+
+
+def _check_decoder(name: str) -> None:
+    if name not in DECODERS:
+        raise UnknownNameError("decoder", name, DECODERS)
 
 
 @dataclass(frozen=True)

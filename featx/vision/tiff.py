@@ -1,14 +1,15 @@
 """TIFFs that are measurements more than pictures: many bands, 16 to 64 bits, signed numbers and floats.
 
 Read here are the pages that Pillow cannot read or of which it keeps 8 bits only: strips and tiles, bands side by side
-or in planes, either byte order, BigTIFF, both predictors. What is compressed without loss is unpacked by Pillow's
-libtiff, segment by segment; of each segment only the bands that are wanted are kept.
+or in planes, either byte order, BigTIFF, both predictors. What is compressed without loss is unpacked segment by segment
+(but for deflate by Pillow's libtiff); of each segment only the bands that are wanted are kept.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,11 @@ _VALUES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17:
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 """SampleFormat to numpy's kind."""
 
-_LOSSLESS = (5, 8, 32773, 32946, 34925, 50000)
-"""Compressions that give back bytes: LZW, deflate, packbits, deflate by its old number, LZMA, Zstandard."""
+_DEFLATE = (8, 32946)
+"""Compression by zlib, under its number and an old one."""
+
+_LOSSLESS = (5, 32773, 34925, 50000)
+"""Other compressions that give back bytes: LZW, packbits, LZMA, Zstandard."""
 
 _PLAIN = (0, 1, 2)
 """PhotometricInterpretation of bands that are what they are: WhiteIsZero, BlackIsZero, RGB."""
@@ -219,6 +223,11 @@ def _segment(data: bytes, page: Page, number: int, shape: tuple[int, int, int]) 
         raise ImageDecodeError("truncated", f"{len(packed)} bytes of a strip or tile")
     if compression == 1:
         unpacked = np.frombuffer(packed, np.uint8, size)
+    elif compression in _DEFLATE:
+        inflated = zlib.decompressobj().decompress(packed, size)
+        if len(inflated) < size:
+            raise ImageDecodeError("truncated", f"{len(inflated)} bytes in a strip or tile of {size}")
+        unpacked = np.frombuffer(inflated, np.uint8)
     elif compression in _LOSSLESS:
         unpacked = _unpack(packed, compression, shape[0], size // shape[0])
     else:

@@ -1,4 +1,4 @@
-"""The views of a sample are one sample: none of them is ever on the other side, and copies of an image change nothing."""
+"""The views of a sample are one sample: none is ever on the other side, and copies of an image change nothing."""
 
 import dataclasses
 import json
@@ -95,7 +95,7 @@ def write_file(path, data, *, spec=SPEC, failed=()):
 
 
 class Witness(ClassifierMixin, BaseEstimator):
-    """A head that knows by their first feature which samples it was fitted on, and fails when it is asked about them."""
+    """Knows by their first feature which samples it was fitted on, and fails when it is asked about one of them."""
 
     def __init__(self, views=1, C=1.0):
         self.views = views

@@ -167,6 +167,11 @@ def test_a_gpu_asked_for_and_missing_is_never_replaced_by_the_cpu():
         Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cuda")
 
 
+def test_a_spec_whose_jpegs_a_gpu_decodes_is_never_computed_without_one():
+    with pytest.raises(UsageError, match="'nvjpeg' needs an NVIDIA GPU, and the device is cpu"):
+        Embedder(load_backbone(FeatureRequest(backbone="featx-mini", decoder="nvjpeg")), device="cpu")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_gives_the_features_of_the_cpu_without_tf32():
@@ -349,6 +354,15 @@ def test_a_device_that_fails_later_is_named_when_the_result_is_asked_for():
 
 def fail_on_device(x):
     raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+
+
+@pytest.mark.parametrize("lanes", [None, DeferredLanes()])
+def test_whole_images_resized_on_the_device_give_the_bits_of_images_resized_by_pillow(lanes):
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (int(h), int(w), 3), np.uint8) for h, w in rng.integers(50, 300, (7, 2))]
+    embedder = Embedder(mini(), device="cpu", lanes=lanes)
+    pixels = np.stack([preprocess_pixels(Image.fromarray(i), embedder.backbone.spec.preprocess) for i in images])
+    assert np.array_equal(embedder.submit_images(images).result()[0], embedder(pixels)[0])
 
 
 def test_threads_that_share_an_embedder_get_their_own_features():

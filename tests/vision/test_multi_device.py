@@ -125,6 +125,14 @@ def test_features_are_those_of_one_device():
     assert np.array_equal(team(pixels[:2])[0], expected[0])
 
 
+def test_whole_images_are_dealt_out_too():
+    team, networks = team_of(0.0, 0.01)
+    pending = [team.submit_images([np.full((20, 30, 3), i, np.uint8)] * (i + 1)) for i in range(4)]
+    for i, each in enumerate(pending):
+        assert each.result()[0] == pytest.approx(np.full((i + 1, 3), i / 255))
+    assert [network.sizes for network in networks] == [[1, 3], [2, 4]]
+
+
 def test_one_device_needs_no_team():
     assert isinstance(make_embedder(backbone_of(Means()), device="cpu"), Embedder)
 

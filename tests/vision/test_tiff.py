@@ -264,7 +264,7 @@ def test_each_page_is_read_by_its_own_kind():
     assert (rgb(data, frame=1) == grey[..., None]).all()
     assert (rgb(data, frame=2) == colour).all()
     assert failure(data).detail == "7 bands; say which with --bands"
-    assert failure(data, frame=3).reason in ("truncated", "corrupt", "unsupported")
+    assert (failure(data, frame=3).reason, failure(data, frame=3).detail) == ("corrupt", "no image 4")
 
 
 def test_the_ledger_is_told_numbers_and_bands():
