@@ -47,10 +47,12 @@ def _activation(item: fx.Node, modules: Mapping[str, nn.Module]) -> Activation |
     }.get(type(module))
 
 
-def can_pack() -> bool:
-    """Tell whether this PyTorch has the operators."""
+def can_pack(dtype: str) -> bool:
+    """Tell whether this PyTorch has the operators for a dtype on this processor."""
     names = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype == "float32" or (dtype == "bfloat16" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
 class PackedConvolution(nn.Module):
@@ -136,6 +138,10 @@ class PackedAttention(nn.Module):
         return self.outward(values.transpose(1, 2).flatten(2)), None
 
 
+PACKED = (PackedConvolution, PackedLinear, PackedAttention)
+"""What a graph may hold after `pack_graph`."""
+
+
 def pack_graph(
     graphed: fx.GraphModule, dtype: torch.dtype = torch.float32, exact: Collection[str] = ()
 ) -> fx.GraphModule:
@@ -158,7 +164,8 @@ def pack_graph(
         name = str(item.target)
         if item.op != "call_module" or uses[item.target] != 1 or item.kwargs.keys() - {"need_weights"}:
             continue
-        module, its_dtype = modules[name], dtype_of(name, dtype, exact)
+        module = modules[name]
+        its_dtype = torch.float32 if is_exact(name, exact) else dtype
         if type(module) is nn.Conv2d and _plain(module):
             _take_sum(graph, item, places)
             packed[name] = PackedConvolution(module, _take_activation(graph, item, modules), its_dtype)
@@ -171,10 +178,9 @@ def pack_graph(
     return module_of(graph, graphed, packed)
 
 
-def dtype_of(name: str, dtype: torch.dtype, exact: Collection[str]) -> torch.dtype:
-    """Return in which dtype a module computes: float32 if it or a module around it is to stay exact."""
-    inside = any(name == module or name.startswith(f"{module}.") for module in exact)
-    return torch.float32 if inside else dtype
+def is_exact(name: str, exact: Collection[str]) -> bool:
+    """Tell whether a module is, or lies inside, one of those that compute in float32 all the same."""
+    return any(name == module or name.startswith(f"{module}.") for module in exact)
 
 
 def _plain(convolution: nn.Conv2d) -> bool:

@@ -21,11 +21,6 @@ Outputs = tuple[torch.Tensor, ...]
 Compute = Callable[[torch.Tensor], Outputs]
 
 
-def core_count() -> int:
-    """Return how many threads PyTorch would use, which `OMP_NUM_THREADS` and `torch.set_num_threads` decide."""
-    return torch.get_num_threads()
-
-
 class Parts:
     """Computes a batch in parts, several at once.
 
@@ -34,7 +29,7 @@ class Parts:
     compute : callable
         From images (b, 3, h, w) to tensors with b rows each; called from several threads, in inference mode.
     n_cores : int
-        How many cores to use.
+        How many cores to use; PyTorch's own number (`torch.get_num_threads`) unless there is a reason.
 
     Notes
     -----
