@@ -20,6 +20,7 @@ from featx.errors import (
     InputError,
     LabelsError,
     ManifestError,
+    MergeConflictError,
     MissingExtraError,
     SpecMismatchError,
     StoreError,
@@ -34,6 +35,11 @@ from featx.errors import (
 from featx.version import __version__
 
 if TYPE_CHECKING:
+    from featx.caching.exporting import export_features
+    from featx.caching.foreign import ImportOptions
+    from featx.caching.importing import import_features
+    from featx.caching.merging import merge_features
+    from featx.caching.verification import verify_features
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
     from featx.extract import ExtractReport, UpdateOptions, extract
     from featx.fit import FitOptions, FitResult, fit
@@ -62,9 +68,11 @@ __all__ = [
     "FitResult",
     "ImageDecodeError",
     "ImageFeatures",
+    "ImportOptions",
     "InputError",
     "LabelsError",
     "ManifestError",
+    "MergeConflictError",
     "MissingExtraError",
     "Predictions",
     "SourceOptions",
@@ -79,17 +87,26 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "export_features",
     "extract",
     "fit",
     "image_pipeline",
+    "import_features",
     "load_bundle",
     "load_features",
     "manifest_of",
+    "merge_features",
     "predict",
+    "verify_features",
 ]
 
 
 _HOMES = {
+    "featx.caching.exporting": ("export_features",),
+    "featx.caching.foreign": ("ImportOptions",),
+    "featx.caching.importing": ("import_features",),
+    "featx.caching.merging": ("merge_features",),
+    "featx.caching.verification": ("verify_features",),
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
     "featx.fit": ("FitOptions", "FitResult", "fit"),

@@ -17,6 +17,7 @@ attributes, and knows the exit code with which the command line ends::
     │   ├── StoreFormatError        5                not HDF5, truncated, a newer format
     │   ├── SpecMismatchError       5                made by another spec (differences)
     │   ├── StoreIncompleteError    5                a run that was stopped, or rows that failed
+    │   ├── MergeConflictError      5                files that say different things of one sample (conflicts)
     │   ├── StoreLockedError        5                another process is writing it (pid, host)
     │   └── StoreWriteError         5                disk full, read-only folder
     ├── BundleError                 6   ValueError   a .featx file
@@ -172,12 +173,15 @@ class ImageDecodeError(InputError):
         One of the codes in `featx.store.records.REASONS`.
     detail : str
         What the decoder said.
+    missing : str
+        What this machine lacks for this kind of file; ``""`` where the file itself is at fault.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, key: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, key: str = "", missing: str = "") -> None:
         self.reason = reason
         self.detail = detail
         self.key = key
+        self.missing = missing
         what = f"{reason}: {detail}" if detail else reason
         super().__init__(f"{key}: {what}" if key else what)
 
@@ -223,6 +227,29 @@ class SpecMismatchError(StoreError):
         lines = [f"  {name}: file has {old}, asked for {new}" for name, (old, new) in self.differences.items()]
         message = "these features were made in another way:\n" + "\n".join(lines)
         super().__init__(message + (f"\n{hint}" if hint else ""), path=path)
+
+
+class MergeConflictError(StoreError):
+    """Files that are to become one say different things of the same samples.
+
+    Attributes
+    ----------
+    conflicts : dict of str to (dict of str to (str, str))
+        Key to the fields that differ: what the earlier file says, what the later one.
+    """
+
+    def __init__(self, conflicts: Mapping[str, Mapping[str, tuple[str, str]]], *, path: str) -> None:
+        self.conflicts = {key: dict(fields) for key, fields in conflicts.items()}
+        lines = [
+            f"  {key}: " + ", ".join(f"{name} {one!r} and {other!r}" for name, (one, other) in fields.items())
+            for key, fields in self.conflicts.items()
+        ]
+        super().__init__(
+            f"not written, because the files say different things of {len(lines):,} samples:\n"
+            + "\n".join(lines)
+            + "\nmend one of them, or say which one is right with --prefer first or --prefer last",
+            path=path,
+        )
 
 
 class StoreIncompleteError(StoreError):

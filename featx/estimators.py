@@ -10,6 +10,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 
 from featx.errors import ImageDecodeError, InputError, UnknownNameError, UsageError
+from featx.learn.averaged import AveragedViews
 from featx.learn.bundle import Bundle, load_bundle
 from featx.manifest import source
 from featx.manifest.record import Manifest
@@ -73,6 +75,12 @@ class ImageFeatures(_Features):
         Of the arithmetic, and to which features are rounded, as in a feature file.
     window : tuple of float, or None
         Grey values (LO, HI) of 16-bit and float images that become 0 and 255.
+    percentiles : tuple of float, or None
+        Instead of a window: the percentiles (LO, HI) of each image's own values.
+    bands : tuple of int
+        Which bands of TIFFs become red, green and blue, counted from 1, or the one that becomes grey.
+    decoder : str
+        ``"pillow"``, or ``"pillow-draft"`` (large JPEGs at a reduced scale).
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     batch_size : int
@@ -84,6 +92,8 @@ class ImageFeatures(_Features):
         of processes may share it; none waits for another.
     allow_code : str or None
         The ``package.module:function`` that may be imported because a spec names it.
+    views : {"plain", "all"}
+        Of a spec with several views of each image: the plain image's row alone, or those of all views side by side.
 
     Examples
     --------
@@ -103,11 +113,15 @@ class ImageFeatures(_Features):
         dtype: str = "float32",
         storage: str = "float32",
         window: tuple[float, float] | None = None,
+        percentiles: tuple[float, float] | None = None,
+        bands: tuple[int, ...] = (),
+        decoder: str = "pillow",
         device: str = "auto",
         batch_size: int = 32,
         num_workers: int | None = None,
         cache: str | os.PathLike[str] | None = None,
         allow_code: str | None = None,
+        views: str = "plain",
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -116,11 +130,15 @@ class ImageFeatures(_Features):
         self.dtype = dtype
         self.storage = storage
         self.window = window
+        self.percentiles = percentiles
+        self.bands = bands
+        self.decoder = decoder
         self.device = device
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache = cache
         self.allow_code = allow_code
+        self.views = views
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Compute the features of images.
@@ -133,7 +151,7 @@ class ImageFeatures(_Features):
         Returns
         -------
         float32 array (n_images, n_features)
-            In the order of `X`.
+            In the order of `X`; with ``views="all"`` (n_images, n_views * n_features).
 
         Raises
         ------
@@ -144,9 +162,12 @@ class ImageFeatures(_Features):
         """
         manifest = _manifest(X)
         embedder, options = self._embedder(), EngineOptions(self.batch_size, self.num_workers, self.device)
+        spec = embedder.backbone.spec
         if self.cache is not None:
-            return _cached_rows(manifest, embedder, options, ShardCache.open(self.cache, embedder.backbone.spec))
-        features = np.empty((len(manifest), embedder.backbone.spec.n_features), dtype=np.float32)
+            # One folder for each view: plain rows are then the same ones for every plan.
+            caches = [ShardCache.open(self.cache, replace(spec, views=(view,))) for view in spec.views]
+            return _cached_rows(manifest, embedder, options, caches)
+        features = np.empty((len(manifest), spec.n_views * spec.n_features), dtype=np.float32)
         done = 0
         for _, rows in _iter_rows(manifest, range(len(manifest)), embedder, options):
             features[done : done + len(rows)] = rows
@@ -160,14 +181,17 @@ class ImageFeatures(_Features):
 
     @property
     def _n_features_out(self) -> int:  # scikit-learn's name, for `get_feature_names_out`
-        return self.spec_.n_features
+        return self.spec_.n_views * self.spec_.n_features
 
     def _embedder(self) -> Embedder:
         weights = os.fspath(self.weights)
+        if self.views not in ("plain", "all"):
+            raise UnknownNameError("value of views", self.views, ("plain", "all"))
         if isinstance(self.backbone, FeatureSpec):
+            spec = self.backbone if self.views == "all" else replace(self.backbone, views=self.backbone.views[:1])
             if weights == "DEFAULT":
-                return _load_embedder(self.backbone, None, None, self.allow_code, self.device)
-            return _load_embedder(self.backbone, weights, _stamp(weights), self.allow_code, self.device)
+                return _load_embedder(spec, None, None, self.allow_code, self.device)
+            return _load_embedder(spec, weights, _stamp(weights), self.allow_code, self.device)
         request = FeatureRequest(
             backbone=self.backbone,
             weights=weights,
@@ -175,7 +199,10 @@ class ImageFeatures(_Features):
             pooling=self.pooling,
             dtype=self.dtype,
             storage=self.storage,
-            window=None if self.window is None else (float(self.window[0]), float(self.window[1])),
+            window=_pair(self.window),
+            percentiles=_pair(self.percentiles),
+            bands=tuple(int(band) for band in self.bands),
+            decoder=self.decoder,
         )
         return _load_embedder(request, None, _stamp(weights), None, self.device)
 
@@ -249,6 +276,8 @@ def image_pipeline(
 ) -> Pipeline:
     """Return a bundle as a fitted scikit-learn pipeline that takes images.
 
+    Where samples are called by the mean over their views, so are these images; such a pipeline cannot be fitted again.
+
     Parameters
     ----------
     bundle : Bundle or path
@@ -262,6 +291,7 @@ def image_pipeline(
         If the bundle cannot be loaded.
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    averaged = loaded.views.score == "average"
     features = ImageFeatures(
         loaded.spec,
         "DEFAULT" if loaded.weights is None else loaded.path,
@@ -270,8 +300,10 @@ def image_pipeline(
         num_workers=num_workers,
         cache=cache,
         allow_code=allow_code,
+        views="all" if averaged else "plain",
     )
-    return Pipeline([("features", features), ("head", loaded.pipeline)])
+    head = AveragedViews(loaded.pipeline, loaded.spec.n_views) if averaged else loaded.pipeline
+    return Pipeline([("features", features), ("head", head)])
 
 
 @functools.lru_cache(maxsize=2)
@@ -299,6 +331,10 @@ def _open_file(path: str, _stamp: tuple[int, ...] | None) -> tuple[FeatureFile, 
     plain = np.flatnonzero(file.views() == 0).tolist()
     keys = file.keys()
     return file, {keys[row]: row for row in plain}
+
+
+def _pair(values: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
@@ -332,7 +368,7 @@ def _manifest(X: Any) -> Manifest:
 def _iter_rows(
     manifest: Manifest, positions: Sequence[int], embedder: Embedder, options: EngineOptions
 ) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
-    """Yield the SHA-256 and the rows of one batch after the other; an image that fails is an error."""
+    """Yield the SHA-256 and the rows of one batch after the other, (n, n_views * n_features); a failure is an error."""
     if not positions:
         return
     for _, batch in iter_batches(manifest, [Job(embedder, positions)], options):
@@ -340,34 +376,37 @@ def _iter_rows(
             if entry.status != OK:
                 reason, _, detail = entry.reason.partition(": ")
                 raise ImageDecodeError(reason, detail, key=entry.key)
-        yield [entry.sha256 for entry in batch.entries], batch.features
+        yield [entry.sha256 for entry in batch.entries], batch.features.reshape(len(batch.entries), -1)
 
 
 def _cached_rows(
-    manifest: Manifest, embedder: Embedder, options: EngineOptions, cache: ShardCache
+    manifest: Manifest, embedder: Embedder, options: EngineOptions, caches: Sequence[ShardCache]
 ) -> NDArray[np.float32]:
-    """Take the rows that a cache has, compute the others once, and leave them in the cache."""
+    """Take the rows that the caches of all views have, compute the others once, and leave them in the caches."""
     with ThreadPoolExecutor(options.n_threads) as threads:
         shas = list(threads.map(functools.partial(source.sample_sha256, manifest), range(len(manifest))))
-    rows = cache.get(dict.fromkeys(shas))
+    by_view = [cache.get(dict.fromkeys(shas)) for cache in caches]
+    rows = {sha: np.concatenate([of_one[sha] for of_one in by_view]) for sha in shas if all(sha in o for o in by_view)}
     missing = {sha: position for position, sha in reversed(list(enumerate(shas))) if sha not in rows}
     new: dict[str, NDArray[np.floating]] = {}
     try:
         for computed, features in _iter_rows(manifest, sorted(missing.values()), embedder, options):
             new.update(zip(computed, features, strict=True))
             if len(new) >= _CACHED_AT_ONCE:
-                _put(cache, new)
+                _put(caches, new)
                 rows.update(new)
                 new = {}
     finally:  # also what was computed before an image that cannot be read
-        _put(cache, new)
+        _put(caches, new)
     rows.update(new)
     return np.stack([rows[sha] for sha in shas]).astype(np.float32)
 
 
-def _put(cache: ShardCache, rows: dict[str, NDArray[np.floating]]) -> None:
+def _put(caches: Sequence[ShardCache], rows: dict[str, NDArray[np.floating]]) -> None:
     if rows:
-        cache.put(list(rows), np.stack(list(rows.values())))
+        of_views = np.split(np.stack(list(rows.values())), len(caches), axis=1)
+        for cache, of_one in zip(caches, of_views, strict=True):
+            cache.put(list(rows), of_one)
 
 
 def _missing_key(file: FeatureFile, key: str) -> InputError | UnknownNameError:

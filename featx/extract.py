@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from featx.errors import ImageDecodeError, UsageError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
-from featx.spec import FeatureRequest, FeatureSpec
+from featx.spec import TIMM, FeatureRequest, FeatureSpec, is_own_code
 from featx.store import parts
 from featx.store.file import FeatureFile
-from featx.store.records import FAILED, OK, REASONS, LedgerEntry
+from featx.store.outcomes import Outcomes
+from featx.store.records import OK, REASONS, LedgerEntry
 from featx.store.run import ExtractionRun
+from featx.store.stored import FILE
 from featx.version import __version__
 from featx.vision.engine import EngineOptions, Job, iter_batches
 
@@ -102,10 +107,10 @@ class ExtractReport:
 
 @dataclass
 class _Work:
-    """What a run has to do: positions to compute, and entries that stay under a new time."""
+    """What a run has to do: positions to compute, and those whose entry stays under a new size and time."""
 
-    positions: list[int] = field(default_factory=list)
-    touched: list[LedgerEntry] = field(default_factory=list)
+    positions: list[int]
+    touched: list[tuple[int, int, int]]
 
 
 @dataclass
@@ -176,7 +181,7 @@ def extract(
         spec, made_with = answer
     else:
         backbone = _load(request, on_download)
-        spec, made_with = backbone.spec, _made_with(engine)
+        spec, made_with = backbone.spec, _made_with(request.backbone, engine)
         blob = backbone.weights_blob() if backbone.weights_blob is not None else None
     with ExtractionRun.open(
         path,
@@ -188,16 +193,17 @@ def extract(
         weights=blob,
         replace=update.replace,
     ) as run:
-        work = _plan(manifest, run.known, update.rehash)
-        for entry in work.touched:
-            run.keep(entry)
+        work = _plan(manifest, run.outcomes, update.rehash)
+        for position, size, mtime_ns in work.touched:
+            run.keep(replace(run.outcomes.entry(position), bytes=size, mtime_ns=mtime_ns))
         device, tally = "", _Tally()
         if work.positions:
             device, tally = _compute(
                 run, manifest, work.positions, backbone or _load(request, on_download), engine, progress
             )
         outcome = run.finish()
-        failures = {e.key: e.reason for e in map(run.known.__getitem__, manifest.keys) if e.status == FAILED}
+        failed = map(run.outcomes.entry, np.flatnonzero(~run.outcomes.column("is_ok")).tolist())
+        failures = {entry.key: entry.reason for entry in failed}
     return ExtractReport(
         path=str(path),
         fingerprint=spec.fingerprint,
@@ -233,26 +239,27 @@ def _load(request: FeatureRequest, on_download: Any) -> Backbone:
     return backbones.load_backbone(request, progress=on_download)
 
 
-def _plan(manifest: Manifest, known: Any, rehash: bool) -> _Work:
+def _plan(manifest: Manifest, outcomes: Outcomes, rehash: bool) -> _Work:
     """Compare each sample with its entry: same size and time is unchanged, everything else is hashed."""
-    work = _Work()
-    for position, key in enumerate(manifest.keys):
-        entry = known.get(key)
-        if entry is None:
-            work.positions.append(position)
-            continue
-        now = sources.stat(manifest, position)
-        is_file = bool(manifest.paths[position])
-        if now is None or position in manifest.refused:
-            if entry.status == OK or entry.sha256:  # it was a file, and is none now
-                work.positions.append(position)
-        elif is_file and not rehash and now == (entry.bytes, entry.mtime_ns):
-            continue
+    known = np.flatnonzero(outcomes.is_known)
+    stats = sources.stat_all(manifest, known.tolist())
+    is_same = (stats[:, 0] == outcomes.column("bytes")[known]) & (stats[:, 1] == outcomes.column("mtime_ns")[known])
+    if rehash:
+        is_same[:] = False
+    elif manifest.arrays is not None or manifest.refused:  # of which size and time say nothing
+        is_file = [bool(manifest.paths[position]) and position not in manifest.refused for position in known.tolist()]
+        is_same &= np.array(is_file, bool)
+    is_todo = ~outcomes.is_known
+    touched = []
+    for position, (size, mtime_ns) in zip(known[~is_same].tolist(), stats[~is_same].tolist(), strict=True):
+        entry = outcomes.entry(position)
+        if size < 0 or position in manifest.refused:
+            is_todo[position] = entry.status == OK or bool(entry.sha256)  # it was a file, and is none now
         elif not _same_bytes(manifest, position, entry):
-            work.positions.append(position)
-        elif is_file:
-            work.touched.append(replace(entry, bytes=now[0], mtime_ns=now[1]))
-    return work
+            is_todo[position] = True
+        elif manifest.paths[position]:
+            touched.append((position, size, mtime_ns))
+    return _Work(np.flatnonzero(is_todo).tolist(), touched)
 
 
 def _same_bytes(manifest: Manifest, position: int, entry: LedgerEntry) -> bool:
@@ -275,23 +282,23 @@ def _compute(
     from featx.vision.embed import Embedder
 
     embedder = Embedder(backbone, device=engine.device)
-    tally, seen = _Tally(), set[str]()
+    tally, found = _Tally(), set[str]()
     started, done = time.monotonic(), 0
 
     def lookup(sha256: str) -> Any:
         row = run.features_of_sha256(sha256)
         if row is not None:
-            seen.add(sha256)
+            found.add(sha256)
         return row
 
     if progress is not None:
         progress(0, len(positions))
     engine = replace(engine, batch_size=run.batch_size)
     for _, batch in iter_batches(manifest, [Job(embedder, positions, lookup)], engine):
-        for entry in batch.entries:
-            tally.copied += entry.status == OK and entry.sha256 in seen
-            tally.computed += entry.status == OK and entry.sha256 not in seen
-            seen.add(entry.sha256)
+        good = [entry.sha256 for entry in batch.entries if entry.status == OK]
+        n_computed = len(set(good) - found)
+        tally.computed += n_computed
+        tally.copied += len(good) - n_computed
         run.append(batch)
         done += len(batch.entries)
         if progress is not None:
@@ -312,8 +319,9 @@ def _answer(
     with FeatureFile.open(path) as file:
         if file.request != stamp:
             return None
-        known = {entry.key: entry for entry in file.ledger().entries()}
-        return None if _plan(manifest, known, rehash).positions else (file.spec, file.made_with)
+        outcomes = Outcomes(manifest.keys)
+        outcomes.add(FILE, file.accounts(manifest.keys))
+        return None if _plan(manifest, outcomes, rehash).positions else (file.spec, file.made_with)
 
 
 def _stamp(request: FeatureRequest) -> dict[str, Any]:
@@ -322,10 +330,9 @@ def _stamp(request: FeatureRequest) -> dict[str, Any]:
     Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
     """
     stamp: dict[str, Any] = json.loads(json.dumps(asdict(request)))  # as it is when it has been stored
-    if ":" in request.backbone:
+    if is_own_code(request.backbone):
         return {**stamp, "unknown": "own code"}
-    for library in ("torch", "torchvision"):
-        stamp[library] = importlib.metadata.version(library)
+    stamp |= _versions(("torch", "torchvision", *_own_library(request.backbone)))
     weights = Path(request.weights)
     if weights.is_file():
         found = weights.stat()
@@ -333,10 +340,9 @@ def _stamp(request: FeatureRequest) -> dict[str, Any]:
     return stamp
 
 
-def _made_with(engine: EngineOptions) -> dict[str, Any]:
+def _made_with(backbone: str, engine: EngineOptions) -> dict[str, Any]:
     """Return the versions and settings that do not decide the numbers, for the record."""
-    libraries = ("torch", "torchvision", "numpy", "pillow", "h5py")
-    versions = {library: importlib.metadata.version(library) for library in libraries}
+    versions = _versions(("torch", "torchvision", "numpy", "pillow", "h5py", *_own_library(backbone)))
     return {
         "featx": __version__,
         "python": platform.python_version(),
@@ -344,3 +350,17 @@ def _made_with(engine: EngineOptions) -> dict[str, Any]:
         "runtime": "torch",
         "batch_size": engine.batch_size,
     }
+
+
+def _own_library(backbone: str) -> tuple[str, ...]:
+    """Return the library that a backbone comes from, beside torchvision."""
+    return ("timm",) if backbone.startswith(TIMM) else ()
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed; one that is missing is an error once it is needed."""
+    versions = {}
+    for library in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,5 +71,5 @@ def describe(path: str | Path) -> dict[str, Any]:
         }
 
 
-def _count(names: list[str]) -> dict[str, int]:
+def _count(names: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))

@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +22,7 @@ from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
+from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.target import check_target, save_text
@@ -214,7 +215,7 @@ def predict(
     from featx.vision.backbones import restore_backbone
     from featx.vision.embed import Embedder
 
-    backbone = restore_backbone(loaded.spec, loaded.weights, allow_code=allow_code, progress=on_download)
+    backbone = restore_backbone(loaded.needed_spec, loaded.weights, allow_code=allow_code, progress=on_download)
     embedder = Embedder(backbone, device=engine.device)
     job = Job(embedder, range(len(manifest)))
     batches = (batch for _, batch in iter_batches(manifest, [job], engine))
@@ -222,22 +223,34 @@ def predict(
 
 
 def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progress | None) -> Predictions:
+    needed = bundle.needed_spec
     with FeatureFile.open(path) as file:
-        if file.fingerprint != bundle.spec.fingerprint:
+        # More views than needed do no harm: those that count come first, one row after the other.
+        differences = replace(file.spec, views=file.spec.views[: needed.n_views]).differences(needed)
+        if differences:
             raise SpecMismatchError(
-                file.spec.differences(bundle.spec),
+                differences,
                 path=os.fspath(path),
-                hint="the bundle needs features made in its own way: give it the images instead of this file",
+                hint=_hint(bundle.spec),
             )
         ledger = file.ledger()
-        batches = _iter_blocks(file, ledger.entries(), ledger.row)
-        return _predict(bundle, batches, ledger.label, ledger.group, file.group_source, progress)
+        batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
+        return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
 
 
-def _iter_blocks(file: FeatureFile, entries: list[LedgerEntry], rows: NDArray[np.int64]) -> Iterator[FeatureBatch]:
+def _hint(spec: FeatureSpec) -> str:
+    if spec.is_foreign:
+        return "the bundle needs features that were imported in the same words: featx cache import --made-by WORDS"
+    return "the bundle needs features made in its own way: give it the images instead of this file"
+
+
+def _iter_blocks(
+    file: FeatureFile, entries: Sequence[LedgerEntry], first_rows: NDArray[np.int64], n_views: int
+) -> Iterator[FeatureBatch]:
     for start in range(0, len(entries), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        yield FeatureBatch(entries[start : start + _BLOCK], file.features(block[block >= 0]))
+        first = first_rows[start : start + _BLOCK]
+        rows = (first[first >= 0, None] + np.arange(n_views)).ravel()
+        yield FeatureBatch(list(entries[start : start + _BLOCK]), file.features(rows))
 
 
 def _predict(
@@ -256,9 +269,7 @@ def _predict(
         good = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
         entries += batch.entries
         if len(good):
-            X = np.asarray(batch.features, dtype=np.float64)  # as heads are fitted
-            predicted[good] = bundle.predict(X)
-            probabilities[good] = bundle.predict_proba(X)
+            predicted[good], probabilities[good] = bundle.classify(batch.features)
         if progress is not None:
             progress(len(entries), n_samples)
     good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)

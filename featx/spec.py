@@ -17,6 +17,10 @@ from typing import Any
 
 FORMAT_VERSION = 1
 """Version of the feature file's layout; a reader refuses what is newer."""
+TIMM = "timm:"
+"""Begins the name of a backbone from timm's registry."""
+FOREIGN = "foreign"
+"""`FeatureSpec.weights` of features that were made elsewhere and imported."""
 
 VIEW_KINDS = ("flip", "crop", "rotate", "colour")
 """What views do to an image unless told otherwise; see `featx.vision.views.KINDS`."""
@@ -43,15 +47,17 @@ class Preprocess:
     alpha : str
         The colour on which transparent pixels are composited.
     window : tuple of float, or None
-        The grey values mapped to black and white for 16-bit and float images; None: the full
-        integer range, and [0, 1] for floats.
+        The values mapped to black and white for images of more than 8 bits a channel, and for DICOM's greys (in
+        rescaled units); None: the full integer range, and [0, 1] for floats.
     percentiles : tuple of float, or None
-        Instead of `window`: the percentiles (0 to 100) of each image's own grey values that become black and white.
+        Instead of `window`: the percentiles (0 to 100) of each image's own values, of all its bands together, that
+        become black and white. A DICOM file's own window comes before them.
     bands : tuple of int
-        Which bands of a file with many become red, green and blue, counted from 1; empty: the first three.
+        Which bands of a TIFF become red, green and blue, counted from 1, or the one that becomes grey; empty: the
+        first three.
     decoder : str
-        What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at a reduced scale where they are much larger
-        than what is needed).
+        What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at 1/2, 1/4 or 1/8 of their size, where that
+        is still at least twice what the resize makes of it), or ``"nvjpeg"`` (JPEGs decoded by an NVIDIA GPU).
     """
 
     resize: tuple[int, ...]
@@ -78,12 +84,15 @@ class FeatureSpec:
     Attributes
     ----------
     backbone : str
-        A torchvision model name, ``"featx-mini"``, or ``"package.module:function"``.
+        A torchvision model name, ``"timm:NAME"``, ``"featx-mini"``, or ``"package.module:function"``;
+        ``"foreign:WORDS"`` for features that were made elsewhere.
     weights : str
-        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), ``"random:SEED"``,
-        ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function gave the network.
+        A torchvision weights member (``"ResNet50_Weights.IMAGENET1K_V2"``), timm's name of weights
+        (``"resnet50.a1_in1k"``), ``"random:SEED"``, ``"featx-mini"``, ``"file"``, or ``"own"``: what a user's function
+        gave the network; or `FOREIGN`.
     weights_sha256 : str
-        Of the file that held the tensors; for random weights and a user's own network, of its tensors.
+        Of the file that held the tensors; for random weights and a user's own network, of its tensors. Of foreign
+        features: of the files that they came from, or ``""`` where the words alone say what made them.
     node : str
         Where the features are read.
     pooling : str
@@ -130,6 +139,11 @@ class FeatureSpec:
         for size in self.feature_shape:
             n *= size
         return n
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the features were made elsewhere, so that no image can be turned into them here."""
+        return self.weights == FOREIGN
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready builtins (tuples become lists)."""
@@ -209,6 +223,11 @@ class FeatureRequest:
     view_seed: int = 0
     view_kinds: tuple[str, ...] = VIEW_KINDS
     with_logits: bool = False
+
+
+def is_own_code(backbone: str) -> bool:
+    """Tell whether a backbone's name is that of a user's own function (``package.module:function``)."""
+    return ":" in backbone and not backbone.startswith(TIMM)
 
 
 def _canonical_json(data: Any) -> str:

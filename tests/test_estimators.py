@@ -1,5 +1,6 @@
 """`ImageFeatures` and `CachedFeatures` keep scikit-learn's contract, and give what an extraction gives."""
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from featx.errors import ImageDecodeError, InputError, StoreError, UnknownNameEr
 from featx.manifest.source import manifest_of
 from featx.store import lock
 from featx.store.cache import ShardCache
+from featx.vision.backbones import load_backbone
 
 N = 8
 N_FEATURES = 480
@@ -290,6 +292,27 @@ def test_what_was_computed_before_an_unreadable_image_is_in_the_cache(tmp_path, 
     assert len(cache.get([sample_sha256(manifest, i) for i in range(N)])) == N
 
 
+def test_views_lie_side_by_side_and_the_cache_keeps_each_for_every_plan(tmp_path, pixels, features) -> None:
+    request = FeatureRequest("featx-mini", "random", n_views=3, view_kinds=("flip", "turn"))
+    spec = load_backbone(request).spec
+    options = {"device": "cpu", "num_workers": 2, "cache": tmp_path}
+    assert np.array_equal(ImageFeatures(spec, device="cpu").transform(pixels), features)
+    assert not any(tmp_path.iterdir())
+    every = ImageFeatures(spec, views="all", **options)
+    rows = every.transform(pixels)
+    assert rows.shape == (N, 3 * N_FEATURES) == (N, len(every.get_feature_names_out()))
+    assert close(rows[:, :N_FEATURES], features)
+    mirrored = pixels[:, :, ::-1]
+    assert close(rows[:, N_FEATURES : 2 * N_FEATURES], ImageFeatures(**MINI).transform(mirrored))
+    assert len(list(tmp_path.iterdir())) == 3
+    for views in (spec.views, ("plain",), spec.views[:2]):  # nothing new is computed: the rows are the same bits
+        some = ImageFeatures(dataclasses.replace(spec, views=views), views="all", **options).transform(pixels)
+        assert np.array_equal(some, rows[:, : len(views) * N_FEATURES])
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(UnknownNameError, match="value of views 'al'; did you mean all"):
+        ImageFeatures(spec, views="al").transform(pixels)
+
+
 def test_a_process_that_cannot_take_the_lock_reads_what_is_there_and_computes_the_rest(
     tmp_path, pixels, features
 ) -> None:
@@ -333,6 +356,14 @@ def test_cached_features_gives_the_row_of_each_key_in_any_order(feature_file, pa
         rows = CachedFeatures(feature_file).transform(X)
         assert np.array_equal(rows, stored.X[order])
         assert rows.dtype == np.float32
+
+
+def test_cached_features_of_a_file_with_views_are_the_plain_images(tmp_path, pixels, features) -> None:
+    request = FeatureRequest("featx-mini", "random", n_views=2)
+    featx.extract(list(pixels), tmp_path / "v.h5", request=request, engine=featx.EngineOptions(device="cpu"))
+    X, _, _, keys = featx.load_features(tmp_path / "v.h5")
+    assert close(X, features)
+    assert np.array_equal(CachedFeatures(tmp_path / "v.h5").transform(keys[::-1]), X[::-1])
 
 
 def test_an_unknown_key_is_an_error_with_close_matches(feature_file) -> None:

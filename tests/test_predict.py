@@ -209,6 +209,39 @@ def test_only_what_the_saved_head_was_fitted_on_counts_as_seen(tmp_path, photos)
         assert predict(tmp_path / "a.featx", tmp_path / "a.h5").seen == seen
 
 
+# Views
+
+
+@pytest.fixture(scope="module")
+def with_views(photos) -> Path:
+    path = photos.with_name("views.h5")
+    featx.extract(photos, path, request=dataclasses.replace(REQUEST, n_views=3), engine=ENGINE)
+    return path
+
+
+@pytest.mark.parametrize(("head", "score_views"), [("logreg", "plain"), ("svm", "average")])
+def test_images_their_features_and_the_pipeline_agree_on_a_head_fitted_on_views(
+    photos, with_views, feature_file, tmp_path, head, score_views
+) -> None:
+    save(featx.fit(with_views, FitOptions(heads=(head,), score_views=score_views, **QUICK)), tmp_path / "a.featx")
+    by_file, by_image = predict(tmp_path / "a.featx", with_views), predict(tmp_path / "a.featx", photos, engine=ENGINE)
+    paths = [photos / key for key in by_file.keys]
+    pipeline = image_pipeline(tmp_path / "a.featx", device="cpu", cache=tmp_path / "cache")
+    assert len(by_file) == len(by_image) == N
+    for _ in range(2):  # the second time from the cache
+        assert np.abs(pipeline.predict_proba(paths) - by_file.probabilities).max() < 1e-5
+    assert np.abs(by_image.probabilities - by_file.probabilities).max() < 1e-5
+    assert by_file.predicted == by_image.predicted == list(pipeline.predict(paths))
+    assert pipeline.score(paths, by_file.labels) == accuracy_score(by_file.labels, by_file.predicted)
+    if score_views == "plain":
+        assert predict(tmp_path / "a.featx", feature_file).predicted == by_file.predicted
+    else:
+        with pytest.raises(SpecMismatchError, match="views: file has"):
+            predict(tmp_path / "a.featx", feature_file)
+        with pytest.raises(UsageError, match="cannot be fitted again"):
+            pipeline.fit(paths, by_file.labels)
+
+
 # What cannot be read stays in
 
 

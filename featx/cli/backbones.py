@@ -20,6 +20,7 @@ def command(pattern: str | None, nodes: bool, as_json: bool) -> int:
     Example:
       featx backbones resnet
       featx backbones resnet50 --nodes
+      featx backbones 'timm:convnext*'    networks of timm (pip install 'featx[timm]')
     """
     from featx.errors import UsageError
 
@@ -61,10 +62,10 @@ def _print_backbones(pattern: str | None, as_json: bool) -> None:
     rows = [
         (
             i.name,
-            i.n_features,
+            "-" if i.n_features is None else i.n_features,
             f"{i.image_size}",
-            f"{i.n_parameters / 1e6:.1f} M".rjust(len("parameters")),
-            "here" if i.weights_here else "-",
+            ("-" if i.n_parameters is None else f"{i.n_parameters / 1e6:.1f} M").rjust(len("parameters")),
+            "here" if i.weights_here else "none" if not i.weights else "-",
         )
         for i in infos
     ]

@@ -26,14 +26,14 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     default="resnet50",
     show_default=True,
     metavar="NAME",
-    help="A torchvision model, featx-mini, or package.module:function. See: featx backbones.",
+    help="A torchvision model, featx-mini, timm:NAME, or package.module:function. See: featx backbones.",
 )
 @click.option(
     "--weights",
     default="DEFAULT",
     show_default=True,
     metavar="WEIGHTS",
-    help="DEFAULT, a member such as IMAGENET1K_V1, a file (.pth, .safetensors), random or random:SEED.",
+    help="DEFAULT, a member (IMAGENET1K_V1, timm: a1_in1k), a file (.pth, .safetensors), random or random:SEED.",
 )
 @click.option("--node", metavar="NODE", help="Where features are read (default: the input of the classifier).")
 @click.option(
@@ -56,12 +56,8 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     show_default=True,
     help="Of the features in the file; part of the spec.",
 )
-@click.option(
-    "--window",
-    type=options.Pair(),
-    metavar="LO,HI",
-    help="Grey values of 16-bit and float images that become 0 and 255.",
-)
+@options.reading_options
+@options.view_options
 @options.engine_options
 @click.option("--replace", is_flag=True, help="Overwrite a file of another spec or of other images.")
 @click.option("--rehash", is_flag=True, help="Hash every file again, also those whose size and time did not change.")
@@ -71,8 +67,9 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
     """Turn the images of SOURCE into a file of features.
 
     SOURCE is a folder of class folders, a folder of train/val/test folders of class folders, a flat
-    folder, one image, a CSV or TSV with a column `path` (and label, group, split, fold), or CIFAR-10's
-    own folder. Run it again to compute only what is missing or changed.
+    folder, one image, a table (.csv, .tsv, .parquet) with a column `path` (and label, group, split,
+    fold), WebDataset's tar shards ('train-{000..012}.tar'), Parquet with the images' bytes, CIFAR-10's
+    own folder, or any of them behind a URL. Run it again to compute only what is missing or changed.
 
     \b
     Example:

@@ -31,6 +31,11 @@ from featx.cli import options, output, report
     help="Whether train, val and test of the file are kept apart.")  # fmt: skip
 @click.option("--refit", type=click.Choice(["default", "all"]), default="default", show_default=True,
     help="all: the saved head is fitted on every row, also the reported ones.")  # fmt: skip
+@click.option("--views", type=click.Choice(["train", "none"]),
+    help="Of a file with views: fit on all of them, or on plain images alone.  [default: train]")  # fmt: skip
+@click.option("--score-views", type=click.Choice(["plain", "average"]),
+    help="Call a sample by its plain image, or by the mean over its views, as predict then does "
+    "too.  [default: plain]")  # fmt: skip
 @click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
 @click.option("--allow-missing", is_flag=True, help="Go on although some images failed and have no row.")

@@ -10,6 +10,7 @@ import click
 
 from featx.cli import options, output
 from featx.errors import BundleError
+from featx.spec import FOREIGN
 
 MOST_NAMES = 20  # of a table of counts; the rest is counted
 
@@ -59,6 +60,8 @@ def _show_file(facts: dict[str, Any]) -> None:
             f"{pending['left']:,} left; the same featx extract command goes on"
         )
     click.echo(f"  fingerprint {facts['fingerprint']}")
+    if spec["weights"] == FOREIGN:
+        output.print_text("  made elsewhere and imported: no image can be turned into such features here")
     click.echo("\nmade by")
     output.print_table(["field", "value"], list(_fields(spec)))
     for library, version in facts.get("made_with", {}).items():
@@ -137,6 +140,8 @@ def _show_facts(path: str, facts: dict[str, Any]) -> None:
     output.print_table(["score", "mean", "low", "high"], scores)
     for warning in facts["warnings"]:
         output.print_text(f"  {warning}")
+    if facts["spec"]["weights"] == FOREIGN:
+        output.print_text("  for features that were made elsewhere: it classifies feature files, and no images")
     click.echo("\nfeatures made by")
     output.print_table(["field", "value"], list(_fields(facts["spec"])))
     for library, version in facts["versions"].items():

@@ -24,6 +24,7 @@ COMMANDS = {
     "fit": "Train and cross-validate a head on a feature file.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
+    "cache": "Look after feature files: list, check, clean up, join, export, import.",
     "backbones": "List the backbones, or the nodes of one.",
 }
 
@@ -114,7 +115,7 @@ def _fail(message: str, code: int, error: BaseException) -> NoReturn:
     output.say_error(message)
     context = getattr(error, "ctx", None)
     if context is not None:
-        output.say(f"featx {context.info_name} --help shows the options" if context.parent else "featx --help")
+        output.say(f"{context.command_path} --help shows the options" if context.parent else "featx --help")
     if "--json" in sys.argv:
         output.print_json({"error": {"type": type(error).__name__, "message": message, "exit_code": code}})
     sys.exit(code)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from featx.spec import VIEW_KINDS
+
 if TYPE_CHECKING:
     from featx.manifest.source import SourceOptions
 
@@ -29,6 +31,43 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         if not low < high:
             self.fail(f"{value!r}: LO must be below HI", param, ctx)
         return low, high
+
+
+class Bands(click.ParamType):  # type: ignore[type-arg]
+    """One number, or three as ``R,G,B``; each from 1 on."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Split at the commas."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            bands = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            bands = ()
+        if len(bands) not in (1, 3) or min(bands) < 1:
+            self.fail(f"{value!r} is not one band, or three as in 4,3,2, counted from 1", param, ctx)
+        return bands
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """Some of a few words, as ``A,B``."""
+
+    name = "A,B"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split at the commas; each must be known."""
+        if isinstance(value, tuple):
+            return value
+        given = tuple(word.strip() for word in value.split(","))
+        unknown = [word for word in given if word not in self.words]
+        if unknown:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self.words)}", param, ctx)
+        return given
 
 
 class Grid(click.ParamType):  # type: ignore[type-arg]
@@ -81,7 +120,43 @@ source_options: Callable[[Any], Any] = _stack(
     click.option(
         "--group-regex", metavar="REGEX", help="The group is what the first (...) matches in the key: '(patient\\d+)_'."
     ),
+    click.option(
+        "--frames",
+        type=click.Choice(["first", "all"]),
+        default="first",
+        show_default=True,
+        help="Of TIFFs, animations and DICOM files of several images: the first, or each as a sample.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, spread over SOURCE."),
+)
+
+reading_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--window",
+        type=Pair(),
+        metavar="LO,HI",
+        help="Values that become 0 and 255 in images of more than 8 bits, and in DICOM (as in CT: -160,240).",
+    ),
+    click.option(
+        "--percentiles",
+        type=Pair(),
+        metavar="LO,HI",
+        help="Instead of --window: percentiles of each image's own values, as in 2,98.",
+    ),
+    click.option(
+        "--bands",
+        type=Bands(),
+        default=(),
+        metavar="R,G,B",
+        help="Bands of TIFFs that become red, green and blue, as in 4,3,2; or one for grey.",
+    ),
+    click.option(
+        "--decoder",
+        type=click.Choice(["pillow", "pillow-draft"]),
+        default="pillow",
+        show_default=True,
+        help="pillow-draft decodes large JPEGs at a reduced scale: faster, other numbers; part of the spec.",
+    ),
 )
 
 engine_options: Callable[[Any], Any] = _stack(
@@ -102,6 +177,22 @@ engine_options: Callable[[Any], Any] = _stack(
     ),
 )
 
+view_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--views", "n_views", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+        help="Rows for each image: as it is, and N - 1 augmented readings; part of the spec.",
+    ),
+    click.option(
+        "--view-kinds", type=Words("flip", "crop", "rotate", "colour", "turn"), metavar="A,B",
+        default=",".join(VIEW_KINDS), show_default=True,
+        help="What views may do: mirror, crop, rotate a little, change colours, turn by quarters. Leave out flip where "
+        "left and right matter.",
+    ),
+    click.option(
+        "--view-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seeds the views."
+    ),
+)  # fmt: skip
+
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object to stdout, nothing else."
 )
@@ -112,6 +203,6 @@ def read_source_options(values: dict[str, Any]) -> SourceOptions:
     """Take the values of `source_options` out of a command's keyword arguments."""
     from featx.manifest.source import SourceOptions
 
-    names = ("layout", "root", "group_regex", "limit")
+    names = ("layout", "root", "group_regex", "frames", "limit")
     columns = ("path_column", "label_column", "group_column", "split_column", "fold_column")
     return SourceOptions(**{name: values.pop(name) for name in names + columns})

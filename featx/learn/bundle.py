@@ -16,7 +16,7 @@ import os
 import platform
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from featx.errors import BundleError
 from featx.learn.archive import read_archive, write_archive
 from featx.learn.head_file import HEAD, check_head, dump_head, load_head
+from featx.learn.views import ViewUse, classify
 from featx.spec import FeatureSpec
 from featx.store import disk
 
@@ -59,6 +60,8 @@ class Bundle:
         The network's weights as a safetensors file, where they were the user's own.
     notes : list of str
         What was noticed while loading, such as another version of scikit-learn.
+    views : ViewUse
+        Which rows of a sample the head was fitted on, and what a sample is called by.
     """
 
     path: str
@@ -69,6 +72,12 @@ class Bundle:
     facts: dict[str, Any] = field(repr=False)
     weights: bytes | None = field(default=None, repr=False)
     notes: list[str] = field(default_factory=list)
+    views: ViewUse = ViewUse()
+
+    @property
+    def needed_spec(self) -> FeatureSpec:
+        """What makes the features that `classify` takes: `spec`, with the views by which a sample is called."""
+        return self.spec if self.views.score == "average" else replace(self.spec, views=self.spec.views[:1])
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -97,6 +106,23 @@ class Bundle:
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability (n, n_classes) of each class, for features (n, n_features)."""
         return np.asarray(self.pipeline.predict_proba(X), dtype=np.float64)
+
+    def classify(self, X: ArrayLike) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Call samples as they were called when the head was scored.
+
+        Parameters
+        ----------
+        X : array (n_samples * n_views, n_features)
+            Made by `needed_spec`: the rows of each sample one after the other; one row each, unless samples are called
+            by the mean over their views.
+
+        Returns
+        -------
+        predicted : array (n_samples,)
+            As class names.
+        probabilities : float64 array (n_samples, n_classes)
+        """
+        return classify(self.pipeline, np.asarray(X, dtype=np.float64), self.needed_spec.n_views)  # as heads are fitted
 
 
 def save_bundle(
@@ -172,7 +198,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         pipeline = load_head(members[HEAD], path=path)
         check_head(pipeline, classes, spec.n_features, path=path)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
-    return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes)
+    use = _read_use(facts, spec, path=path)
+    return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -227,3 +254,16 @@ def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], Featur
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise BundleError(f"{_FACTS} does not say how its features were made ({error})", path=path) from error
     return classes, spec
+
+
+def _read_use(facts: dict[str, Any], spec: FeatureSpec, *, path: str) -> ViewUse:
+    """Read how the head uses views; a bundle that does not say so knows plain images only."""
+    found = facts.get("views", {})
+    try:
+        use = ViewUse(**found)
+    except TypeError as error:
+        raise BundleError(f"{_FACTS} does not say how views are used ({error})", path=path) from error
+    known = use.train in ("all", "plain") and use.score in ("average", "plain")
+    if not known or not spec.views or (spec.n_views == 1 and use != ViewUse()):
+        raise BundleError(f"{_FACTS}: views {found} cannot be used with the spec's {spec.n_views}", path=path)
+    return use

@@ -178,7 +178,8 @@ def check_finite(features: Features) -> None:
     """
     bad = np.flatnonzero(~np.isfinite(features.X.reshape(len(features), -1)).all(axis=1))
     if len(bad):
+        what = "samples" if features.views is None else "rows"
         raise InputError(
-            f"{len(bad)} of {len(features)} {'samples' if features.views is None else 'rows'} have NaN or infinite features, "
+            f"{len(bad)} of {len(features)} {what} have NaN or infinite features, "
             f"the first {str(features.keys[bad[0]])!r}; extract them again, or look for what went wrong in the network"
         )

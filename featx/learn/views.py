@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from featx.errors import UnknownNameError, UsageError
-from featx.learn.calibrated import SigmoidCalibrated
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -132,6 +130,10 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
     """
     if n_views == 1:
         return np.asarray(estimator.predict(rows)), np.asarray(estimator.predict_proba(rows), dtype=np.float64)
+    from sklearn.pipeline import Pipeline  # whoever only reads what a bundle says needs no scikit-learn
+
+    from featx.learn.calibrated import SigmoidCalibrated
+
     probabilities = _mean(np.asarray(estimator.predict_proba(rows), dtype=np.float64), n_views)
     final = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(final, SigmoidCalibrated):
@@ -142,7 +144,7 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
 def mean_over_views(
     model: Any, rows: FloatArray, n_views: int, *, has_probabilities: bool
 ) -> tuple[NDArray[Any], FloatArray]:
-    """Decide on samples by the mean over their rows: of the probabilities, or of the decision values where a head has none.
+    """Decide on samples by the mean over their rows: of probabilities, or of decision values where there are none.
 
     Parameters
     ----------

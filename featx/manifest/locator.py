@@ -1,16 +1,27 @@
 r"""From the place of a sample to its bytes: all that a decoding worker needs to know of a source.
 
-A place is a path of the file system. What is no file of its own is written with NULs, which no path can hold:
-``"\0KIND\0..."`` (see `featx.manifest.source` for the kinds).
+A place is a path of the file system, or a URL (`featx.manifest.files`). What is no file of its own is written with
+NULs, which no path can hold: ``"\0tar\0FILE\0OFFSET\0SIZE"`` is a member of a tar file, and
+``"\0parquet\0FILE\0ROWGROUP\0ROW\0COLUMN"`` a value in a Parquet file; FILE is a path or a URL.
 """
 
 from __future__ import annotations
 
 import errno
-import stat as stat_module
-from pathlib import Path
+import io
+from typing import BinaryIO
 
 from featx.errors import ImageDecodeError
+from featx.manifest import files
+
+TAR, PARQUET = "tar", "parquet"
+
+_CODES = {errno.ENOENT: "missing", errno.ENOTDIR: "missing", errno.ELOOP: "symlink-loop"}
+
+
+def place_in(kind: str, file: str, *parts: int | str) -> str:
+    """Return the place of something in a file."""
+    return "\0".join(("", kind, file, *map(str, parts)))
 
 
 def read_place(place: str, *, key: str = "") -> bytes:
@@ -29,22 +40,49 @@ def read_place(place: str, *, key: str = "") -> bytes:
         With the reason ``"missing"``, ``"unreadable"``, ``"empty"`` or ``"symlink-loop"``.
     """
     try:
-        if not stat_module.S_ISREG(Path(place).stat().st_mode):  # reading from a pipe might never end
-            raise ImageDecodeError("unreadable", "not a regular file", key=key)
-        data = Path(place).read_bytes()
+        data = _read(place)
     except OSError as error:
-        reason = {errno.ENOENT: "missing", errno.ENOTDIR: "missing", errno.ELOOP: "symlink-loop"}
-        code = reason.get(error.errno or 0, "unreadable")
-        raise ImageDecodeError(code, "" if code != "unreadable" else error.strerror or "", key=key) from error
+        code = _CODES.get(error.errno or 0, "missing" if isinstance(error, FileNotFoundError) else "unreadable")
+        detail = files.said(error) if code == "unreadable" else ""
+        raise ImageDecodeError(code, detail, key=key) from error
     if not data:
         raise ImageDecodeError("empty", key=key)
     return data
 
 
+def open_place(place: str) -> BinaryIO:
+    """Open the bytes of a sample, of which only the beginning may be wanted; what goes wrong is an OSError."""
+    return io.BytesIO(_read(place)) if place.startswith("\0") else files.open_file(place)
+
+
+def _read(place: str) -> bytes:
+    kind, parts = _split(place)
+    if kind == TAR:
+        return files.read_part(parts[0], int(parts[1]), int(parts[2]))
+    if kind == PARQUET:
+        from featx.manifest import parquet_values
+
+        return parquet_values.read_value(parts[0], int(parts[1]), int(parts[2]), parts[3])
+    return files.read_file(place)
+
+
 def stat_place(place: str) -> tuple[int, int] | None:
-    """Return (bytes, modification time in ns) of a sample; None if it is not there."""
-    try:
-        found = Path(place).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
+    """Return (bytes, modification time in ns) of a sample; None if it is not there.
+
+    Of a member of a tar file its own size; of a value in a Parquet file the size of the file, since its own is known
+    only once it is read. The time is the file's.
+    """
+    kind, parts = _split(place)
+    if not kind:
+        return files.stat_file(place)
+    found = files.stat_file(parts[0])
+    if found is None or kind != TAR:
+        return found
+    return int(parts[2]), found[1]
+
+
+def _split(place: str) -> tuple[str, list[str]]:
+    if not place.startswith("\0"):
+        return "", [place]
+    _, kind, *parts = place.split("\0")
+    return kind, parts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,9 @@ class Manifest:
         The folder below which the keys are paths; for messages only.
     keys : list of str
         Unique name of each sample: its path below the root with ``/`` between, always valid UTF-8.
-    paths : list of str
-        File of each sample (may hold surrogate escapes where a name is not UTF-8); ``""`` where
-        the pixels are in `arrays`.
+    paths : sequence of str
+        Place of each sample: a file (may hold surrogate escapes where a name is not UTF-8), a URL, or what
+        `featx.manifest.locator` knows; ``""`` where the pixels are in `arrays`.
     labels, groups, splits, folds : list of str
         ``""`` = unknown. Splits are ``train``, ``val``, ``test`` or ``""``.
     meta : dict of str to list of str
@@ -45,7 +46,7 @@ class Manifest:
 
     root: str
     keys: list[str]
-    paths: list[str]
+    paths: Sequence[str]
     labels: list[str]
     groups: list[str]
     splits: list[str]
@@ -79,6 +80,45 @@ class Manifest:
             frames=None if self.frames is None else picked(self.frames),
             refused={new: self.refused[old] for new, old in enumerate(positions) if old in self.refused},
         )
+
+
+class PathsBelow(Sequence[str]):
+    """The paths that keys are below a root, made when they are asked for: a million of them take no memory.
+
+    Parameters
+    ----------
+    root : str
+        A folder, or its URL.
+    keys : sequence of str
+        As in `Manifest`.
+    others : dict of int to str
+        Positions of those that are elsewhere, and their paths.
+    """
+
+    def __init__(self, root: str, keys: Sequence[str], others: dict[int, str]) -> None:
+        self._root = root
+        self._keys = keys
+        self._others = others
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        key = self._keys[index]  # IndexError beyond the end
+        other = self._others.get(index if index >= 0 else index + len(self)) if self._others else None
+        return f"{self._root}/{key}" if other is None else other
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it has the paths of another sequence."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
 
 class _Picked(Sequence[Any]):

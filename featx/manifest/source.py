@@ -1,30 +1,30 @@
-"""The one door to samples: a folder, a table, CIFAR-10's batches, a file, or Python's own lists."""
+"""The one door to samples: whatever kind of source the user names, or Python's own lists."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from featx.errors import ImageDecodeError, ManifestError, UsageError
-from featx.manifest import table
-from featx.manifest.cifar import is_cifar, read_cifar
-from featx.manifest.folder import EXTENSIONS, read_folder, read_image_file, utf8
+from featx.errors import ImageDecodeError, ManifestError, UnknownNameError, UsageError
+from featx.manifest import kinds
+from featx.manifest.dicom_header import with_patients
+from featx.manifest.find import look
+from featx.manifest.folder import utf8
+from featx.manifest.frames import FRAMES, with_frames
 from featx.manifest.locator import read_place, stat_place
 from featx.manifest.record import SPLITS, Manifest
-
-_ROLES = ("path", "label", "group", "split", "fold")
-_COLUMNS = tuple(f"{role}_column" for role in _ROLES)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class SourceOptions:
     group_regex : str or None
         Searched in every key; its first capture group is the group, ``""`` where it does not match. It takes the place
         of a table's group column, which is then kept as meta.
+    frames : str
+        Of files that hold several images ``"first"`` or ``"all"``; see `featx.manifest.frames`. What `group_regex` is
+        searched in are the files' keys.
     limit : int or None
         Keep so many samples, spread over the manifest: every class of every split in proportion, and at least once
         where the limit allows.
@@ -55,16 +58,18 @@ class SourceOptions:
     split_column: str = "split"
     fold_column: str = "fold"
     group_regex: str | None = None
+    frames: str = "first"
     limit: int | None = None
 
 
 def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceOptions()) -> Manifest:
-    """List the samples of a folder, a CSV or TSV table, a folder of CIFAR-10's batches, or one image file.
+    """List the samples of a folder, a table, tar shards, Parquet files, CIFAR-10's batches, or one image file.
 
     Parameters
     ----------
     source : path
-        A folder with a ``data_batch_1`` is CIFAR-10's, a file ``.csv`` or ``.tsv`` a table.
+        Or a URL, or a pattern such as ``shards/train-{000..012}.tar``; see `featx.manifest.kinds` for what is
+        recognised as what.
     options : SourceOptions
         Those that have no meaning for this kind of source must be left alone.
 
@@ -74,41 +79,30 @@ def read_source(source: str | os.PathLike[str], options: SourceOptions = SourceO
         If the source does not exist, holds no sample, or cannot be understood (with the line of a table); if
         `group_regex` matches no key.
     UsageError
-        If the options do not fit together, or do not fit this kind of source.
+        If the options do not fit together, or do not fit this kind of source; an `UnknownNameError` for an unknown
+        value of `frames`.
+    MissingExtraError
+        If an optional dependency is needed for it.
     """
-    path = Path(source)
-    if not os.fspath(source):
-        raise ManifestError("no such file or folder", path="''")
+    found = look(source)
+    kind = kinds.kind_of(found)
     named = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
-    try:
-        is_folder = path.is_dir()
-    except OSError as error:
-        raise ManifestError(f"cannot look at it: {error.strerror}", path=str(source)) from error
-    if is_folder:
-        if is_cifar(path):
-            _check_options(named, set(), "CIFAR-10's batches")
-            manifest = read_cifar(path)
-        else:
-            _check_options(named, {"layout"}, "a folder")
-            manifest = read_folder(path, layout=options.layout)
-    elif not os.path.lexists(path):
-        raise ManifestError("no such file or folder", path=str(source))
-    elif path.suffix.lower() in table.EXTENSIONS:
-        _check_options(named, {"root", *_COLUMNS}, "a table")
-        if options.root is not None and not Path(options.root).is_dir():
-            raise ManifestError("--root: no such folder", path=options.root)
-        columns = table.Columns(**{role: getattr(options, f"{role}_column") for role in _ROLES})
-        manifest = table.read_table(path, root=None if options.root is None else Path(options.root), columns=columns)
-    elif path.suffix.lower() in EXTENSIONS or not path.suffix:
-        _check_options(named, set(), "a single image")
-        manifest = read_image_file(path)
-    else:
-        raise ManifestError("neither a folder nor a table (.csv, .tsv) nor an image", path=str(source))
+    _check_options(named, kind.options, kind.name)
+    manifest = kind.read(found, options)
     if options.group_regex is not None:
         if "group_column" in named:
             raise UsageError("groups come from group_column or from group_regex, not from both")
-        manifest = _with_regex_groups(manifest, options.group_regex)
+        manifest = with_regex_groups(manifest, options.group_regex)
+    manifest = _with_headers(manifest, options.frames)
     return manifest if options.limit is None else _limited(manifest, options.limit)
+
+
+def _with_headers(manifest: Manifest, frames: str) -> Manifest:
+    """Add what only the files themselves can tell: whom a DICOM file shows, and how many images there are."""
+    if frames not in FRAMES:
+        raise UnknownNameError("value of frames", frames, FRAMES)
+    manifest = with_patients(manifest)
+    return with_frames(manifest) if frames == "all" else manifest
 
 
 def as_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], options: SourceOptions) -> Manifest:
@@ -123,7 +117,7 @@ def as_manifest(source: str | os.PathLike[str] | Manifest | Sequence[Any], optio
         return source
     if isinstance(source, str | os.PathLike):
         return read_source(source, options)
-    return manifest_of(source)
+    return _with_headers(manifest_of(source), options.frames)
 
 
 def manifest_of(
@@ -217,6 +211,13 @@ def stat(manifest: Manifest, position: int) -> tuple[int, int] | None:
     return stat_place(path)
 
 
+def stat_all(manifest: Manifest, positions: Sequence[int]) -> NDArray[np.int64]:
+    """Return `stat` of some samples as int64 (n, 2); (-1, -1) where there is no such file."""
+    paths, n = manifest.paths, len(positions)
+    found = (stat_place(path) or (-1, -1) if (path := paths[position]) else (0, 0) for position in positions)
+    return np.fromiter(itertools.chain.from_iterable(found), np.int64, 2 * n).reshape(n, 2)
+
+
 def sample_sha256(manifest: Manifest, position: int, data: bytes | None = None) -> str:
     """Return the sample's SHA-256 (64 hex digits).
 
@@ -267,14 +268,23 @@ def count_by(manifest: Manifest) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(Counter(getattr(manifest, name)).items())) for name in names}
 
 
-def _check_options(named: set[str], allowed: set[str], kind: str) -> None:
+def _check_options(named: set[str], allowed: frozenset[str], kind: str) -> None:
     strangers = named - allowed - {"group_regex", "limit"}
     if strangers:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(strangers))
         raise UsageError(f"{options} has no meaning for {kind}")
 
 
-def _with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+def with_regex_groups(manifest: Manifest, pattern: str) -> Manifest:
+    """Take each sample's group from its key; see `SourceOptions.group_regex`.
+
+    Raises
+    ------
+    UsageError
+        If the pattern is not a regular expression with a group.
+    ManifestError
+        If it matches no key.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from featx.errors import StoreError
 from featx.spec import FeatureSpec
 from featx.store import disk
+from featx.store.accounts import Accounts
 from featx.store.lock import WriterLock
 from featx.store.records import OK, LedgerEntry
 from featx.store.shards import ShardFolder
 from featx.store.stored import StoredRows
 
 _MAX_ROWS = 2048
+_SPEC = "spec.json"
 
 
 class ShardCache:
@@ -40,6 +43,7 @@ class ShardCache:
         self._journal = 0  # inode of the journal that was read; 0 = there was none
         self._shards = ShardFolder(path)
         self._stored = StoredRows(None, self._shards, n_views=1)
+        self._place: dict[str, tuple[int, int]] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], spec: FeatureSpec) -> ShardCache:
@@ -49,9 +53,9 @@ class ShardCache:
     def get(self, shas: Iterable[str]) -> dict[str, NDArray[np.floating]]:
         """Return the rows that are there, (n_features,) each, by sha256; also those that others have written by now."""
         self._refresh()
-        found = [sha for sha in dict.fromkeys(shas) if sha in self._stored.entries]
+        found = [sha for sha in dict.fromkeys(shas) if sha in self._place]
         try:
-            features, _ = self._stored.read(self._stored.places(found))
+            features, _ = self._stored.read(np.array([self._place[sha] for sha in found]))
         except StoreError:  # a shard was damaged or removed since: computed again, and the folder read again
             self._journal = -1
             return {}
@@ -66,7 +70,9 @@ class ShardCache:
                 return
             try:
                 self._refresh()
-                new = [position for position, sha in enumerate(shas) if sha not in self._stored.entries]
+                if not (self.path / _SPEC).exists():
+                    disk.write_whole(self.path / _SPEC, json.dumps(self._spec.to_dict(), sort_keys=True).encode())
+                new = [position for position, sha in enumerate(shas) if sha not in self._place]
                 for start in range(0, len(new), _MAX_ROWS):
                     positions = new[start : start + _MAX_ROWS]
                     self._add([shas[position] for position in positions], features[positions])
@@ -74,9 +80,10 @@ class ShardCache:
                 lock.release()
 
     def _add(self, shas: Sequence[str], features: NDArray[np.floating]) -> None:
-        entries = [LedgerEntry(sha, OK, sha256=sha) for sha in shas]
+        accounts = Accounts.of([LedgerEntry(sha, OK, sha256=sha) for sha in shas])
         rows = np.asarray(features, self._spec.storage)
-        self._stored.add(self._shards.add(entries, rows, fingerprint=self._spec.fingerprint), entries)
+        self._shards.add(accounts, rows, fingerprint=self._spec.fingerprint)
+        self._note(accounts)
         self._journal = self._shards.journal.stat().st_ino
 
     def _refresh(self) -> None:
@@ -87,6 +94,20 @@ class ShardCache:
                 self._journal = inode
                 self._shards = ShardFolder(self.path)
                 self._stored = StoredRows(None, self._shards, n_views=1)
-            for shard, entries in self._shards.read():
+                self._place = {}
+            for shard, accounts in self._shards.read():
                 if shard.fingerprint == self._spec.fingerprint:
-                    self._stored.add(shard, entries)
+                    self._note(accounts)
+
+    def _note(self, accounts: Accounts) -> None:
+        """Remember what the last shard holds."""
+        source = len(self._shards.shards) - 1
+        self._place.update((sha, (source, row)) for row, sha in enumerate(accounts.keys))
+
+
+def read_cache_spec(folder: Path) -> FeatureSpec | None:
+    """Return what made the rows of a `ShardCache`'s folder, for people; None where it does not say so."""
+    try:
+        return FeatureSpec.from_dict(json.loads((folder / _SPEC).read_bytes()))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None

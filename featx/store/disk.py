@@ -13,8 +13,10 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from featx.store.trailer import Range, trailer_of
 
 
 def open_file(path: Path, *, empty: bool = False) -> int:
@@ -120,6 +122,11 @@ class OutputFile(io.RawIOBase):
         """Raise the first error of a write, if there was one."""
         if self._error is not None:
             raise self._error
+
+    def seal(self, rows: Sequence[Range]) -> None:
+        """Write the seal behind HDF5's last byte; `rows` are the places of the rows."""
+        self.check()
+        write(self._fd, trailer_of(self._fd, rows), os.fstat(self._fd).st_size)
 
     def sync(self) -> None:
         """Return when the file's bytes are on the disk."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from featx.errors import StoreError, StoreFormatError
 from featx.spec import FORMAT_VERSION, FeatureSpec
-from featx.store.columns import SEAL, read_numbers, read_rows, read_strings
+from featx.store.accounts import NUMBERS, RECORD, TEXTS, Accounts
+from featx.store.columns import SEAL, iter_strings, read_numbers, read_rows, read_strings, strings_sha256, verify_column
 from featx.store.ledger import Ledger, read_ledger
+from featx.store.records import OK
+from featx.store.texts import Texts, digests_of
+from featx.store.trailer import check_trailer, is_hdf5
 
 ATTRIBUTES = ("featx_format", "fingerprint", "group_source", "made_with", "request", "spec")
 ROW_COLUMNS = ("keys", "labels", "groups", "splits", "folds")
-
-_BLOCK_BYTES = 8 * 1024 * 1024
 
 # What h5py, numpy and json raise for bytes that are not what they should be.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError)
@@ -33,8 +36,9 @@ class FeatureFile:
     """A finished feature file, opened for reading; columns and rows are read when asked for.
 
     A file is only ever replaced as a whole, so a reader is never blocked and never sees half of a
-    write. Columns are checked against their sha256 when they are read, rows against a checksum of
-    their chunk. After a fork the child opens the file anew when it first reads.
+    write. All but the rows is checked against a seal when the file is opened, before HDF5 sees it;
+    columns are checked against their sha256 when they are read, rows against a checksum of their
+    chunk. After a fork the child opens the file anew when it first reads.
 
     Attributes
     ----------
@@ -124,7 +128,7 @@ class FeatureFile:
             return read_numbers(h5, "views")
 
     def features(self, rows: slice | NDArray[np.integer] | None = None) -> NDArray[np.floating]:
-        """Read features, of the stored dtype.
+        """Read features, of the stored dtype; all of them are checked against their sha256, some against a checksum.
 
         Parameters
         ----------
@@ -137,7 +141,7 @@ class FeatureFile:
         """
         wanted = self._rows(rows)
         with self._reading() as h5:
-            return h5["features"][...] if wanted is None else read_rows(h5["features"], wanted)
+            return read_numbers(h5, "features") if wanted is None else read_rows(h5["features"], wanted)
 
     def logits(self, rows: slice | NDArray[np.integer] | None = None) -> NDArray[np.float32] | None:
         """Read the network's own class scores, float32 (n, n_source_classes), or None where not stored."""
@@ -145,16 +149,52 @@ class FeatureFile:
         with self._reading() as h5:
             if "logits" not in h5:
                 return None
-            return h5["logits"][...] if wanted is None else read_rows(h5["logits"], wanted)
+            return read_numbers(h5, "logits") if wanted is None else read_rows(h5["logits"], wanted)
 
     def ledger(self) -> Ledger:
         """Read the account of every sample."""
         with self._reading() as h5:
             ledger = read_ledger(h5["ledger"])
-            n_good = np.count_nonzero(ledger.row >= 0)
-            if len(ledger) != self.n_samples or n_good * self.spec.n_views != self.n_rows:
-                raise ValueError("the ledger does not account for the rows")
+            self._check_rows(ledger.row)
             return ledger
+
+    def accounts(self, keys: Sequence[str] = ()) -> Accounts:
+        """Read the account of every sample, but for what the manifest says of it, into little memory.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            The keys that are expected: where the file has the same ones, these are returned.
+        """
+        with self._reading() as h5:
+            ledger = h5["ledger"]
+            if ledger["key"].attrs[SEAL] != strings_sha256(keys):
+                keys = read_strings(ledger, "key")
+            texts, records = Texts(), np.zeros(self.n_samples, RECORD)
+            for name in NUMBERS:
+                records[name] = read_numbers(ledger, name)
+            for name in ("status", "sha256", *TEXTS):
+                start = 0
+                for block in iter_strings(ledger, name):
+                    here = slice(start, start + len(block))
+                    if name == "status":
+                        records["is_ok"][here] = [status == OK for status in block]
+                    else:
+                        records[name][here] = digests_of(block) if name == "sha256" else texts.numbers(block)
+                    start += len(block)
+            if start != len(keys) or np.count_nonzero(records["is_ok"]) * self.spec.n_views != self.n_rows:
+                raise ValueError("the ledger does not account for the rows")
+            return Accounts(keys, records, texts.texts)
+
+    def sha256_of(self, name: str) -> str | None:
+        """Return the sha256 that is stored beside a dataset; None if there is no such dataset."""
+        with self._reading() as h5:
+            return str(h5[name].attrs[SEAL]) if name in h5 else None
+
+    def meta_names(self) -> list[str]:
+        """Return the names of the other columns of the manifest, sorted."""
+        with self._reading() as h5:
+            return [unescape(name) for name in sorted(h5["meta"])]
 
     def meta(self) -> dict[str, list[str]]:
         """Read every other column of the manifest, aligned with the ledger, sorted by name."""
@@ -167,7 +207,7 @@ class FeatureFile:
             return read_numbers(h5, "weights").tobytes() if "weights" in h5 else None
 
     def verify(self) -> dict[str, str]:
-        """Read the ledger and all rows once, in blocks.
+        """Read all columns and all rows once, in blocks.
 
         Returns
         -------
@@ -179,18 +219,16 @@ class FeatureFile:
         StoreFormatError
             If anything is not what was written.
         """
-        self.ledger()
-        digests = {}
         with self._reading() as h5:
-            for name in ("features", *(["logits"] if "logits" in h5 else [])):
-                dataset, digest = h5[name], hashlib.sha256()
-                step = max(1, _BLOCK_BYTES // max(1, dataset.shape[1] * dataset.dtype.itemsize))
-                for start in range(0, self.n_rows, step):
-                    digest.update(np.ascontiguousarray(dataset[start : start + step]).data)
-                digests[name] = digest.hexdigest()
-                if dataset.attrs[SEAL] != digests[name]:
-                    raise ValueError(f"the {name} do not match their sha256")
-        return digests
+            ledger = [f"ledger/{field.name}" for field in dataclasses.fields(Ledger)]
+            if {h5[name].shape for name in ledger} != {(self.n_samples,)}:
+                raise ValueError("the ledger's columns differ in length")
+            self._check_rows(read_numbers(h5, "ledger/row"))
+            for name in (*ledger, *ROW_COLUMNS, "views", "classes", *(["weights"] if "weights" in h5 else [])):
+                verify_column(h5, name)
+            for name in h5["meta"]:
+                verify_column(h5["meta"], name)
+            return {name: verify_column(h5, name) for name in ("features", "logits") if name in h5}
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
@@ -207,6 +245,10 @@ class FeatureFile:
     def _strings(self, name: str) -> list[str]:
         with self._reading() as h5:
             return read_strings(h5, name)
+
+    def _check_rows(self, row: NDArray[np.int64]) -> None:
+        if len(row) != self.n_samples or np.count_nonzero(row >= 0) * self.spec.n_views != self.n_rows:
+            raise ValueError("the ledger does not account for the rows")
 
     def _rows(self, rows: slice | NDArray[np.integer] | None) -> NDArray[np.int64] | None:
         return None if rows is None else np.arange(self.n_rows)[rows]
@@ -253,14 +295,17 @@ def unescape(name: str) -> str:
 
 
 def _open_h5(path: Path) -> h5py.File:
+    """Check the seal, and only then hand the file to HDF5."""
     try:
         with path.open("rb") as file:
-            is_empty = not file.read(1)
+            is_one = is_hdf5(file.fileno())
+            if is_one:
+                check_trailer(file.fileno())
     except FileNotFoundError:
         raise StoreError("no such feature file; `featx extract SOURCE -o FILE` makes one", path=str(path)) from None
     except OSError as error:
         raise StoreError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    if is_empty or not h5py.is_hdf5(path):
+    if not is_one:
         raise StoreFormatError("not an HDF5 file", path=str(path))
     return h5py.File(path, "r", locking=False)  # never written in place: there is nothing to lock
 

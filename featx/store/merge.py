@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ import h5py
 import numpy as np
 
 from featx.errors import StoreFormatError
+from featx.manifest.record import Manifest
 from featx.spec import FORMAT_VERSION, FeatureSpec
 from featx.store import disk
-from featx.store.columns import SEAL, write_numbers, write_strings
+from featx.store.columns import SEAL, check_strings, strings_sha256, write_numbers, write_strings
 from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
 from featx.store.ledger import Ledger, write_ledger
 from featx.store.signals import HeldSignals
 from featx.store.stored import Rows
+from featx.store.texts import Picked
+from featx.store.trailer import row_ranges
 
 CHUNK_BYTES = 256 * 1024
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -37,7 +40,7 @@ class Contents:
         As in `featx.store.file.FeatureFile`.
     ledger : Ledger
         One entry for each sample of the manifest.
-    meta : dict of str to list of str
+    meta : dict of str to sequence of str
         The manifest's other columns.
     weights : bytes or None
         The user's own weights.
@@ -50,19 +53,43 @@ class Contents:
     made_with: dict[str, Any]
     group_source: str
     ledger: Ledger
-    meta: dict[str, list[str]]
+    meta: Mapping[str, Sequence[str]]
     weights: bytes | None
     n_logits: int
 
     def same_as(self, file: FeatureFile) -> bool:
-        """Whether `file` says the same, so that nothing needs to be written."""
+        """Whether `file` says the same, so that nothing needs to be written; columns are compared by their sha256."""
+        weights = None if self.weights is None else hashlib.sha256(self.weights).hexdigest()
         return (
             (self.spec, self.request, self.made_with, self.group_source)
             == (file.spec, file.request, file.made_with, file.group_source)
-            and self.ledger.same_as(file.ledger())
-            and self.meta == file.meta()
-            and self.weights == file.weights()
+            and sorted(self.meta) == sorted(file.meta_names())
+            and weights == file.sha256_of("weights")
+            and all(self.ledger.sha256_of(name) == file.sha256_of(f"ledger/{name}") for name in vars(self.ledger))
+            and all(strings_sha256(self.meta[name]) == file.sha256_of(f"meta/{escape(name)}") for name in self.meta)
         )
+
+
+def check_text(manifest: Manifest) -> None:
+    """Refuse a manifest with what HDF5's strings cannot hold.
+
+    Raises
+    ------
+    InputError
+        If a string of it holds NUL or a lone surrogate.
+    """
+    columns = [
+        ("key", manifest.keys),
+        ("label", manifest.labels),
+        ("group", manifest.groups),
+        ("split", manifest.splits),
+        ("fold", manifest.folds),
+        ("group source", [manifest.group_source]),
+        ("column name", list(manifest.meta)),
+        *manifest.meta.items(),
+    ]
+    for name, column in columns:
+        check_strings(name, column)
 
 
 def write_feature_file(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> None:
@@ -110,8 +137,11 @@ def _write(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> 
                 _write_attributes(h5, contents)
                 _write_columns(h5, contents)
                 digests = _write_rows(h5, contents, checked_read)
+                h5.flush()
+                rows = row_ranges([h5[name] for name in digests])
         finally:
             target.check()  # what the file system said explains whatever HDF5 says after it
+        target.seal(rows)
         target.sync()
     return digests
 
@@ -134,10 +164,9 @@ def _write_columns(h5: h5py.File, contents: Contents) -> None:
     ledger = contents.ledger
     n_views = contents.spec.n_views
     good = np.flatnonzero(ledger.row >= 0)
-    sample_of_row = np.repeat(good, n_views).tolist()
+    sample_of_row = np.repeat(good, n_views)
     for name in ROW_COLUMNS:
-        column: list[str] = getattr(ledger, name.removesuffix("s"))
-        write_strings(h5, name, [column[position] for position in sample_of_row])
+        write_strings(h5, name, Picked(getattr(ledger, name.removesuffix("s")), sample_of_row))
     write_numbers(h5, "views", np.tile(np.arange(n_views, dtype=np.int16), len(good)))
     write_strings(h5, "classes", sorted(set(ledger.label) - {""}))
     write_ledger(h5.create_group("ledger"), ledger)

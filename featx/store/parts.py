@@ -155,7 +155,7 @@ def pending(path: str | os.PathLike[str]) -> PendingRun | None:
     """
     path = Path(path)
     folder = ShardFolder(_folder_of(path))
-    folder.read(verify=False)
+    folder.read_journal()
     header = _read_header(folder.path / "header.json")
     if header is None or not folder.shards:
         return None

@@ -18,12 +18,13 @@ REASONS = {
     "corrupt": "the image's data are damaged",
     "bomb": "more pixels than is safe to decode",
     "not-an-image": "no known image format",
-    "out-of-window": "values outside [0, 1]; give --window LO,HI",
+    "out-of-window": "values without a black and white of their own; give --window LO,HI or --percentiles LO,HI",
     "unsupported": "an image of a kind that featx does not read",
     "name-not-utf8": "the file's name is not valid UTF-8",
     "symlink-loop": "the link leads back to itself",
     "timeout": "decoding took longer than --time-limit allows",
     "decoder-crash": "the process that decoded it died",
+    "worker-crash": "the process that computed it died, each time anew",
     "not-finite": "the network gave NaN or infinite features",
 }
 """Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""
@@ -44,7 +45,7 @@ class LedgerEntry:
     sha256 : str
         Of the file's bytes, 64 hex digits; for arrays of shape, dtype and pixels; ``""`` = not read.
     bytes, mtime_ns : int
-        Size and modification time of the file when it was read; 0 for arrays.
+        Size and modification time of the file when it was read; 0 for arrays. In a Parquet file they are that file's.
     format, mode : str
         Pillow's names (``"JPEG"``, ``"RGB"``), of the file as it is.
     width, height : int
@@ -81,3 +82,27 @@ class FeatureBatch:
     entries: list[LedgerEntry]
     features: NDArray[np.floating]
     logits: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `ExtractionRun.finish` did.
+
+    Attributes
+    ----------
+    n_samples, n_rows, n_failed : int
+        Of the finished file: samples, rows (one for each view of each good sample), and samples without a row.
+    n_new : int
+        Samples that were appended since the file was last finished.
+    n_vanished : int
+        Samples that were stored and are no longer in the manifest.
+    written : bool
+        False: the file said all of this already and was left alone.
+    """
+
+    n_samples: int
+    n_rows: int
+    n_failed: int
+    n_new: int
+    n_vanished: int
+    written: bool

@@ -6,9 +6,8 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,38 +24,15 @@ from featx.errors import (
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store import disk
-from featx.store.columns import check_strings
+from featx.store.accounts import Accounts
 from featx.store.file import FeatureFile
-from featx.store.ledger import Ledger
-from featx.store.merge import Contents, write_feature_file
+from featx.store.ledger import Ledger, rows_of
+from featx.store.merge import Contents, check_text, write_feature_file
 from featx.store.open_shard import OpenShard
+from featx.store.outcomes import Outcomes
 from featx.store.parts import Header, Parts
-from featx.store.records import OK, FeatureBatch, LedgerEntry
-from featx.store.stored import StoredRows
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What `ExtractionRun.finish` did.
-
-    Attributes
-    ----------
-    n_samples, n_rows, n_failed : int
-        Of the finished file: samples, rows (one for each view of each good sample), and samples without a row.
-    n_new : int
-        Samples that were appended since the file was last finished.
-    n_vanished : int
-        Samples that were stored and are no longer in the manifest.
-    written : bool
-        False: the file said all of this already and was left alone.
-    """
-
-    n_samples: int
-    n_rows: int
-    n_failed: int
-    n_new: int
-    n_vanished: int
-    written: bool
+from featx.store.records import FeatureBatch, LedgerEntry, RunReport
+from featx.store.stored import FILE, StoredRows
 
 
 class ExtractionRun:
@@ -79,22 +55,11 @@ class ExtractionRun:
 
     Examples
     --------
-    The loop of the extraction; batches are consecutive pieces of ``work``, so that a resumed run computes the
-    same batches::
+    The loop of the extraction; ``work`` are the positions that `outcomes` and the files say are to be computed, and
+    batches are consecutive pieces of it, so that a resumed run computes the same batches::
 
         with ExtractionRun.open(path, manifest=manifest, spec=spec, request=..., made_with=..., batch_size=32) as run:
-            work = []
-            for position, key in enumerate(manifest.keys):
-                entry, now = run.known.get(key), stat(manifest, position) or (0, 0)
-                if entry is None:                                         # missing, or pending after a kill
-                    work.append(position)
-                elif (entry.bytes, entry.mtime_ns) == now:                # unchanged: row or failure stays
-                    continue
-                elif entry.sha256 and sample_sha256(manifest, position) == entry.sha256:   # touched: same bytes
-                    run.keep(replace(entry, bytes=now[0], mtime_ns=now[1]))
-                else:                                                     # changed, or failed and mended
-                    work.append(position)
-            for batch in iter_batches(manifest, work, ..., lookup=run.features_of_sha256):
+            for _, batch in iter_batches(manifest, [Job(embedder, work, run.features_of_sha256)], ...):
                 run.append(batch)                                         # wins over what was known of these keys
             report = run.finish()                                         # cheap when nothing has changed
 
@@ -106,14 +71,14 @@ class ExtractionRun:
         self.batch_size = 0
         self._parts = parts
         self._manifest = manifest
-        self._keys = set(manifest.keys)
         self._header = header
         self._weights = weights
         self._file: FeatureFile | None = None
+        self._outcomes = Outcomes(manifest.keys, n_views=header.spec.n_views)
         self._stored = StoredRows(None, parts.shards, n_views=header.spec.n_views)
-        self._left = self._keys
         self._n_new = 0
         self._open = OpenShard(header.spec)
+        self._open_positions: list[NDArray[np.int64]] = []
         self._pid = os.getpid()
         self._is_over = False
         self._is_finished = False
@@ -167,7 +132,7 @@ class ExtractionRun:
             If a string of the manifest cannot be stored.
         """
         path = Path(path)
-        _check_text(manifest)
+        check_text(manifest)
         # What is compared with a stored one must have been through JSON too: it turns tuples into lists.
         request, made_with = json.loads(json.dumps([request, made_with]))
         header = Header(spec=spec, request=request, made_with=made_with, n_samples=len(manifest))
@@ -186,13 +151,17 @@ class ExtractionRun:
 
         Samples of the manifest that are not in it have yet to be computed.
         """
-        return MappingProxyType(self._stored.entries)
+        return self._outcomes.as_mapping()
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What `known` says, as columns."""
+        return self._outcomes
 
     @property
     def kept(self) -> str:
         """What is kept of the work, and how to go on, in one sentence."""
-        n_all = len(self._keys)
-        n = n_all - len(self._left)
+        n, n_all = self._outcomes.n_known, len(self._manifest)
         return f"the outcome of {n:,} of {n_all:,} samples is kept; the same command again goes on from there"
 
     def features_of_sha256(self, sha256: str) -> tuple[NDArray[np.floating], NDArray[np.float32] | None] | None:
@@ -204,7 +173,11 @@ class ExtractionRun:
             Arrays (n_views, n_features), and (n_views, n_source_classes) or None; None where no sample of these bytes
             is stored.
         """
-        return self._open.of_sha256(sha256) or self._stored.of_sha256(sha256)
+        rows = self._open.of_sha256(sha256)
+        if rows is not None:
+            return rows
+        place = self._outcomes.place_of_sha256(sha256)
+        return None if place is None else self._stored.read_one(place)
 
     def keep(self, entry: LedgerEntry) -> None:
         """Keep the outcome that is stored for a sample, under a refreshed entry.
@@ -218,10 +191,8 @@ class ExtractionRun:
             If no outcome is stored for the key, or one of other bytes.
         """
         self._check_usable()
-        known = self.known.get(entry.key)
-        if known is None or (known.status, known.sha256) != (entry.status, entry.sha256):
+        if not self._outcomes.refresh(entry):
             raise UsageError(f"{entry.key}: keep() takes the stored entry, with another size, time or reason at most")
-        self._stored.entries[entry.key] = entry
 
     def append(self, batch: FeatureBatch) -> None:
         """Take a batch; a shard is closed when it is large or old enough.
@@ -239,33 +210,33 @@ class ExtractionRun:
             If the file system refuses; the batches since the last shard are lost, see `kept`.
         """
         self._check_usable()
-        strangers = [entry.key for entry in batch.entries if entry.key not in self._keys]
-        if strangers:
-            raise UsageError(f"{strangers[0]!r} is not in the manifest")
+        positions = self._outcomes.find([entry.key for entry in batch.entries])
+        if (positions < 0).any():
+            raise UsageError(f"{batch.entries[int(np.argmin(positions))].key!r} is not in the manifest")
         self._open.add(batch)
+        self._open_positions.append(positions)
         if self._open.is_full:
             self.flush()
 
     def flush(self) -> None:
         """Close the open shard; what was appended now outlasts a kill and a power cut."""
         self._check_usable()
-        entries = self._open.entries
-        if not entries:
+        if not self._open.entries:
             return
-        left = self._left - {entry.key for entry in entries}
+        accounts, positions = Accounts.of(self._open.entries), np.concatenate(self._open_positions)
+        n_left = len(self._manifest) - self._outcomes.n_known - self._outcomes.count_new(positions)
         with self._writing():
             self._parts.write_header(self._header, self._weights)
-            shard = self._parts.shards.add(
-                entries,
+            self._parts.shards.add(
+                accounts,
                 *self._open.rows(),
                 fingerprint=self._header.spec.fingerprint,
                 batch_size=self.batch_size,
-                left=len(left),
+                left=n_left,
             )
-        self._stored.add(shard, entries)
-        self._left = left
-        self._n_new += len(entries)
-        self._open = OpenShard(self._header.spec)
+        self._outcomes.add(len(self._parts.shards.shards) - 1, accounts, positions)
+        self._n_new += len(accounts)
+        self._open, self._open_positions = OpenShard(self._header.spec), []
 
     def finish(self) -> RunReport:
         """Write the file: all samples of the manifest, in its order, with the rows that are stored for them.
@@ -278,10 +249,9 @@ class ExtractionRun:
             If the file system refuses; the file that was there stays, and so do the shards.
         """
         self.flush()
-        if self._left:
-            raise StoreIncompleteError(
-                f"{len(self._left):,} samples have no outcome yet", path=str(self.path), missing=len(self._left)
-            )
+        n_left = len(self._manifest) - self._outcomes.n_known
+        if n_left:
+            raise StoreIncompleteError(f"{n_left:,} samples have no outcome yet", path=str(self.path), missing=n_left)
         contents, places = self._contents()
         is_new = self._file is None or bool(self._parts.shards.shards) or not contents.same_as(self._file)
         if is_new:
@@ -293,11 +263,11 @@ class ExtractionRun:
                 disk.sync_folder(self.path.parent)
         self._is_over = self._is_finished = True
         return RunReport(
-            n_samples=len(self._keys),
+            n_samples=len(self._manifest),
             n_rows=len(places) * self._header.spec.n_views,
-            n_failed=len(self._keys) - len(places),
+            n_failed=len(self._manifest) - len(places),
             n_new=self._n_new,
-            n_vanished=len(self.known.keys() - self._keys),
+            n_vanished=len(self._outcomes.vanished),
             written=is_new,
         )
 
@@ -321,28 +291,35 @@ class ExtractionRun:
     def _load(self, batch_size: int, *, replace: bool) -> None:
         """Read the finished file and the shards, as far as they are of this spec."""
         spec = self._header.spec
-        found = self._parts.shards.read()
-        if any(shard.fingerprint != spec.fingerprint for shard, _ in found):
+        self._file = self._open_file(replace=replace)
+        self._read_stored()
+        if any(shard.fingerprint != spec.fingerprint for shard in self._parts.shards.shards):
             if not replace:
                 old = self._parts.header()
                 raise _mismatch(self.path, None if old is None else old.spec, spec)
             with self._writing():
                 self._parts.clear()
-            found = []
-        self._file = self._open_file(replace=replace)
-        self._stored = StoredRows(self._file, self._parts.shards, n_views=spec.n_views)
-        for shard, entries in found:
-            self._stored.add(shard, entries)
-        self.batch_size = found[-1][0].batch_size if found else batch_size
-        self._n_new = sum(shard.samples for shard, _ in found)
-        self._left = self._keys - self.known.keys()
-        n_known, n_vanishing = len(self.known), len(self.known.keys() - self._keys)
+            self._read_stored()
+        shards = self._parts.shards.shards
+        self.batch_size = shards[-1].batch_size if shards else batch_size
+        self._n_new = sum(shard.samples for shard in shards)
+        n_known, n_vanishing = len(self.known), len(self._outcomes.vanished)
         if 2 * n_vanishing > n_known and not replace:
             raise StoreError(
-                f"{n_vanishing:,} of the {n_known:,} samples stored are not among the {len(self._keys):,} of this"
+                f"{n_vanishing:,} of the {n_known:,} samples stored are not among the {len(self._manifest):,} of this"
                 " source; another -o FILE keeps them, --replace throws them away",
                 path=str(self.path),
             )
+
+    def _read_stored(self) -> None:
+        """Take in the finished file and, after it, the shards that are not known yet."""
+        n_views = self._header.spec.n_views
+        self._outcomes = Outcomes(self._manifest.keys, n_views=n_views)
+        self._stored = StoredRows(self._file, self._parts.shards, n_views=n_views)
+        if self._file is not None:
+            self._outcomes.add(FILE, self._file.accounts(self._manifest.keys))
+        for _, accounts in self._parts.shards.read():
+            self._outcomes.add(len(self._parts.shards.shards) - 1, accounts)
 
     def _open_file(self, *, replace: bool) -> FeatureFile | None:
         """Open the finished file, if there is one whose rows may be used."""
@@ -365,8 +342,8 @@ class ExtractionRun:
     def _contents(self) -> tuple[Contents, NDArray[np.int64]]:
         """Return the finished file but for its rows, and the places of the rows."""
         manifest, header = self._manifest, self._header
-        entries = [self.known[key] for key in manifest.keys]
-        places = self._stored.places([entry.key for entry in entries if entry.status == OK])
+        places = self._outcomes.places()
+        outcomes: dict[str, Any] = self._outcomes.columns()
         weights = self._weights or self._parts.weights()
         made_with = header.made_with
         if self._file is not None:
@@ -378,13 +355,14 @@ class ExtractionRun:
             request=header.request,
             made_with=made_with,
             group_source=manifest.group_source,
-            ledger=Ledger.of(
-                entries,
+            ledger=Ledger(
+                key=manifest.keys,
+                **outcomes,
                 label=manifest.labels,
                 group=manifest.groups,
                 split=manifest.splits,
                 fold=manifest.folds,
-                n_views=header.spec.n_views,
+                row=rows_of(self._outcomes.column("is_ok"), header.spec.n_views),
             ),
             meta=manifest.meta,
             weights=weights,
@@ -424,19 +402,3 @@ def _mismatch(path: Path, old: FeatureSpec | None, new: FeatureSpec) -> SpecMism
     return SpecMismatchError(
         differences, path=str(path), hint="give another -o FILE, or --replace to compute everything anew"
     )
-
-
-def _check_text(manifest: Manifest) -> None:
-    """Refuse what HDF5's strings cannot hold."""
-    columns = [
-        ("key", manifest.keys),
-        ("label", manifest.labels),
-        ("group", manifest.groups),
-        ("split", manifest.splits),
-        ("fold", manifest.folds),
-        ("group source", [manifest.group_source]),
-        ("column name", list(manifest.meta)),
-        *manifest.meta.items(),
-    ]
-    for name, column in columns:
-        check_strings(name, column)

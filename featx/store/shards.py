@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.store import disk
+from featx.store.accounts import Accounts, read_accounts, write_accounts
 from featx.store.columns import read_rows
-from featx.store.ledger import read_entries, write_entries
-from featx.store.records import LedgerEntry
 
 
 @dataclass(frozen=True)
@@ -93,38 +92,29 @@ class ShardFolder:
         """Whether the folder holds a journal, whatever is in it."""
         return self.journal.exists()
 
-    def read(self, *, verify: bool = True) -> list[tuple[Shard, list[LedgerEntry]]]:
-        """Read the lines that are new since the last call, and the entries of their shards.
+    def read(self) -> Iterator[tuple[Shard, Accounts]]:
+        """Read the lines that are new since the last call, and the entries of their shards, one after the other.
 
-        Parameters
-        ----------
-        verify : bool
-            False: trust a shard of the right size, and return no entries.
+        Yields
+        ------
+        shard : Shard
+            The last of `shards`.
+        accounts : Accounts
+            What it says of its samples.
         """
-        try:
-            with self.journal.open("rb") as file:
-                file.seek(self._end)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        found: list[tuple[Shard, list[LedgerEntry]]] = []
-        start = self._end
-        for line in data.splitlines(keepends=True):
-            start += len(line)
-            shard = _parse(line)
-            if shard is None:
-                continue
-            self._end = start
-            self._last = max(self._last, shard.number)
-            entries = self._entries(shard) if verify else [] if self._has_size(shard) else None
-            if entries is not None:
+        for shard in self._read_lines():
+            accounts = self._accounts(shard)
+            if accounts is not None:
                 self.shards.append(shard)
-                found.append((shard, entries))
-        return found
+                yield shard, accounts
+
+    def read_journal(self) -> None:
+        """Read the lines that are new since the last call, and trust every shard that has the right size."""
+        self.shards += [shard for shard in self._read_lines() if self._has_size(shard)]
 
     def add(
         self,
-        entries: Sequence[LedgerEntry],
+        accounts: Accounts,
         features: NDArray[np.floating],
         logits: NDArray[np.floating] | None = None,
         *,
@@ -136,7 +126,7 @@ class ShardFolder:
 
         Parameters
         ----------
-        entries : sequence of LedgerEntry
+        accounts : Accounts
             Good and failed samples.
         features : array (n_ok * n_views, n_features)
             The rows of each entry with status ``"ok"``, in the same order, of the stored dtype.
@@ -150,10 +140,10 @@ class ShardFolder:
         OSError
             If the file system refuses; what was in the folder before still counts.
         """
-        data = _encode(entries, features, logits)
+        data = _encode(accounts, features, logits)
         shard = Shard(
             number=self._last + 1,
-            samples=len(entries),
+            samples=len(accounts),
             rows=len(features),
             size=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
@@ -184,13 +174,29 @@ class ShardFolder:
             logits = read_rows(file["logits"], rows) if "logits" in file else None
             return read_rows(file["features"], rows), logits
 
+    def _read_lines(self) -> Iterator[Shard]:
+        try:
+            with self.journal.open("rb") as file:
+                file.seek(self._end)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        start = self._end
+        for line in data.splitlines(keepends=True):
+            start += len(line)
+            shard = parse_line(line)
+            if shard is not None:
+                self._end = start
+                self._last = max(self._last, shard.number)
+                yield shard
+
     def _has_size(self, shard: Shard) -> bool:
         try:
             return (self.path / shard.name).stat().st_size == shard.size
         except OSError:
             return False
 
-    def _entries(self, shard: Shard) -> list[LedgerEntry] | None:
+    def _accounts(self, shard: Shard) -> Accounts | None:
         try:
             data = (self.path / shard.name).read_bytes()
         except OSError:
@@ -198,17 +204,15 @@ class ShardFolder:
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             return None
         with h5py.File(self.path / shard.name, "r", locking=False) as file:
-            return read_entries(file["ledger"])
+            return read_accounts(file["ledger"])
 
 
-def _encode(
-    entries: Sequence[LedgerEntry], features: NDArray[np.floating], logits: NDArray[np.floating] | None
-) -> bytes:
+def _encode(accounts: Accounts, features: NDArray[np.floating], logits: NDArray[np.floating] | None) -> bytes:
     with h5py.File("shard", "w", driver="core", backing_store=False) as file:
         file.create_dataset("features", data=features, track_times=False)
         if logits is not None:
             file.create_dataset("logits", data=logits, track_times=False)
-        write_entries(file.create_group("ledger"), entries)
+        write_accounts(file.create_group("ledger"), accounts)
         file.flush()
         image: bytes = file.id.get_file_image()
         return image
@@ -219,7 +223,8 @@ def _format(shard: Shard) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _parse(line: bytes) -> Shard | None:
+def parse_line(line: bytes) -> Shard | None:
+    """Return what a line of the journal says; None where its checksum is wrong."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None

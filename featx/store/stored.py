@@ -1,25 +1,26 @@
-"""What a finished file and the shards beside it hold, found by key and by content."""
+"""The rows that a finished file and the shards beside it hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.store.file import FeatureFile, reading
-from featx.store.records import OK, LedgerEntry
-from featx.store.shards import Shard, ShardFolder
+from featx.store.shards import ShardFolder
 
 Rows = tuple[NDArray[Any], NDArray[Any] | None]
 """Features (n, n_features), and logits (n, n_source_classes) or None."""
 
-_FILE = -1  # the source of rows that are in the finished file; the others are positions in ShardFolder.shards
+FILE = -1
+"""The source of rows that are in the finished file; the others are positions in `ShardFolder.shards`."""
+
+_KEPT_BYTES = 8 * 1024 * 1024
 
 
 class StoredRows:
-    """The last outcome of every sample, and the place of its row.
+    """Reads rows from where they are; a place is (source, first row of a sample).
 
     Parameters
     ----------
@@ -29,41 +30,28 @@ class StoredRows:
         The shards that came after it.
     n_views : int
         Rows of one sample, in the file and in the shards.
-
-    Attributes
-    ----------
-    entries : dict of str to LedgerEntry
-        By key.
     """
 
     def __init__(self, file: FeatureFile | None, folder: ShardFolder, *, n_views: int) -> None:
-        self.entries: dict[str, LedgerEntry] = {}
         self._file = file
         self._folder = folder
         self._n_views = n_views
-        self._place_of_key: dict[str, tuple[int, int]] = {}
-        self._place_of_sha256: dict[str, tuple[int, int]] = {}
-        if file is not None:
-            self._add(_FILE, file.ledger().entries())
+        self._kept: dict[tuple[int, int], Rows] = {}  # read last, the oldest first
 
-    def add(self, shard: Shard, entries: Sequence[LedgerEntry]) -> None:
-        """Take in a shard of the folder; what it holds wins over what was known."""
-        self._add(self._folder.shards.index(shard), entries)
-
-    def of_sha256(self, sha256: str) -> Rows | None:
-        """Read the rows of a sample of these bytes, under whatever key: one for each view; None if there is none."""
-        place = self._place_of_sha256.get(sha256)
-        return None if place is None else self.read(np.array([place]))
-
-    def places(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """Return where the rows of these samples are: int64 (n_samples, 2), for `read`."""
-        return np.array([self._place_of_key[key] for key in keys], np.int64).reshape(-1, 2)
+    def read_one(self, place: tuple[int, int]) -> Rows:
+        """Read the rows of one sample; those that are asked for again and again are kept in memory."""
+        rows = self._kept.pop(place, None) or self.read(np.array([place]))
+        self._kept[place] = rows
+        if len(self._kept) * rows[0].nbytes > _KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        return rows
 
     def read(self, places: NDArray[np.int64]) -> Rows:
         """Read the rows of the samples at these places, in this order: (n_samples * n_views, n_features)."""
         if not len(places):
             return np.empty((0, 0)), None
-        places = (places[:, None] + np.array([(0, view) for view in range(self._n_views)])).reshape(-1, 2)
+        views = np.array([(0, view) for view in range(self._n_views)])
+        places = (places[:, None] + views).reshape(-1, 2)
         parts: list[tuple[NDArray[np.bool_], Rows]] = []
         for source in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == source
@@ -80,17 +68,9 @@ class StoredRows:
         return features, logits
 
     def _read(self, source: int, rows: NDArray[np.int64]) -> Rows:
-        if source != _FILE:
+        if source != FILE:
             shard = self._folder.shards[source]
             with reading(self._folder.path / shard.name):
                 return self._folder.rows(shard, rows)
         assert self._file is not None
         return self._file.features(rows), self._file.logits(rows)
-
-    def _add(self, source: int, entries: Sequence[LedgerEntry]) -> None:
-        row = 0
-        for entry in entries:
-            self.entries[entry.key] = entry
-            if entry.status == OK:
-                self._place_of_key[entry.key] = self._place_of_sha256[entry.sha256] = (source, row)
-                row += self._n_views

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from featx.errors import StoreWriteError, UsageError
+from featx.errors import StoreError, StoreWriteError, UsageError
 from featx.store import disk
 
 
@@ -55,6 +58,44 @@ def save_text(path: str | os.PathLike[str], text: str, *, what: str) -> None:
                 file.write(text)
         else:
             disk.write_whole(target, text.encode())
+    except OSError as error:
+        raise StoreWriteError(
+            f"{what} cannot be written ({error.strerror})", path=os.fspath(path), errno=error.errno
+        ) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str], *, what: str) -> Iterator[BinaryIO]:
+    """Open a file for writing in pieces, which takes its name when all of it is on the disk, or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Replaced if it exists.
+    what : str
+        What it holds, in the plural, for the message.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file system refuses.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                disk.sync(file.fileno())
+            disk.replace(temporary, target)
+            disk.sync_folder(target.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.unlink(temporary)
+            raise
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreWriteError(
             f"{what} cannot be written ({error.strerror})", path=os.fspath(path), errno=error.errno

@@ -9,13 +9,17 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from featx.errors import UnknownNameError, UsageError, WeightsError
-from featx.spec import FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import download, mini, networks, nodes, own, registry, tensors
+from featx.spec import TIMM, FeatureRequest, FeatureSpec, Preprocess
+from featx.vision import download, mini, networks, nodes, own, registry, tensors, timm_models, views
 from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
+from featx.vision.reading import Reading
 
 DTYPES = ("float32", "bfloat16", "float16")
 STORAGES = ("float32", "float16")
+
+_MEASURED = 30
+"""Of so many of timm's networks at most the sizes are listed: each must be built for that."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,22 @@ class BackboneInfo:
     ----------
     name : str
         As for ``--backbone``.
-    n_features : int
-        Length of one row with default node and pooling.
+    n_features : int or None
+        Length of one row with default node and pooling; None: of too many of timm's networks at once.
     image_size : int
         Side in pixels of what the network sees with its default weights.
-    n_parameters : int
-        Of the network that featx runs (without GoogLeNet's and Inception's auxiliary heads).
+    n_parameters : int or None
+        Of the network that featx runs (without GoogLeNet's and Inception's auxiliary heads); None as above.
     weights : str
-        What ``DEFAULT`` stands for.
+        What ``DEFAULT`` stands for; ``""`` where there are none.
     weights_here : bool
         Whether they are on this machine.
     """
 
     name: str
-    n_features: int
+    n_features: int | None
     image_size: int
-    n_parameters: int
+    n_parameters: int | None
     weights: str
     weights_here: bool
 
@@ -115,7 +119,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     UnknownNameError
         If the backbone, weights, node, pooling, dtype or storage does not exist.
     UsageError
-        If node, pooling and class scores do not go together.
+        If node, pooling and class scores do not go together, or views are asked for that cannot be.
     WeightsError
         If the weights are missing, damaged, of another architecture, or cannot be downloaded.
     InputError
@@ -124,6 +128,8 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)
+    Reading.check(request)
+    planned = views.plan_views(request.n_views, request.view_seed, request.view_kinds)
     loaded = networks.load_network(request.backbone, request.weights, progress)
     traced = _trace(request.backbone, loaded.network, loaded.preprocess)
     node = nodes.find_node(
@@ -146,6 +152,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
             bands=request.bands,
             decoder=request.decoder,
         ),
+        views=planned,
         dtype=request.dtype,
         storage=request.storage,
         logits=request.with_logits,
@@ -177,10 +184,18 @@ def restore_backbone(
     Raises
     ------
     UsageError
-        If the spec names a function and `allow_code` does not.
+        If the spec names a function and `allow_code` does not; if the features were made elsewhere, or its views
+        are not texts that this version knows.
     WeightsError
         If the weights cannot be had, or are others than the spec's.
     """
+    if spec.is_foreign:
+        raise UsageError(
+            f"these features were made elsewhere and imported ({spec.backbone}), so no image can be turned into "
+            "them here; make the features of the new images where those were made, and import them in the same words: "
+            "featx cache import FILE -o NEW.h5 --made-by WORDS"
+        )
+    views.check_views(spec.views)
     if own.is_own(spec.backbone) and allow_code != spec.backbone:
         raise UsageError(
             f"these features come from code of the user's own, {spec.backbone}; to run it, say so: "
@@ -197,6 +212,8 @@ def restore_backbone(
     elif spec.backbone == MINI:
         network = mini.featx_mini()
         tensors.load_into(network, state, weights=spec.weights)
+    elif spec.backbone.startswith(TIMM):
+        network, _ = timm_models.fit(timm_models.find(spec.backbone), state, weights=spec.weights)
     else:
         network = networks.fit_torchvision(networks.check_name(spec.backbone), spec.preprocess, state, spec.weights)
     traced = _trace(spec.backbone, network, spec.preprocess)
@@ -216,13 +233,18 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     Parameters
     ----------
     pattern : str, optional
-        Only names that contain it, or that match it where it holds ``*`` or ``?``.
+        Only names that contain it, or that match it where it holds ``*`` or ``?``. ``"timm:..."`` looks among timm's
+        names, which are not listed otherwise.
 
     Raises
     ------
     UnknownNameError
         If no backbone matches.
+    MissingExtraError
+        If it begins with ``timm:`` and timm is not installed.
     """
+    if pattern is not None and pattern.startswith(TIMM):
+        return _list_timm(pattern)
     names = [MINI, *registry.names()]
     glob = pattern if pattern is not None and any(sign in pattern for sign in "*?[") else f"*{pattern or ''}*"
     found = fnmatch.filter(names, glob)
@@ -241,18 +263,53 @@ def list_nodes(name: str) -> list[NodeInfo]:
     """
     if own.is_own(name):
         network, preprocess = own.call_function(name, seed=0)
+    elif name.startswith(TIMM):
+        return _timm_nodes(name)
     elif name == MINI:
         network, preprocess = mini.featx_mini(), networks.MINI_PREPROCESS
     else:
         preprocess = registry.member_preprocess(registry.default_member(networks.check_name(name)))
         network = registry.build(name, preprocess.crop[0])
     traced = _trace(name, network, preprocess)
-    default = nodes.default_node(traced)
+    return _node_infos(name, traced, nodes.default_node(traced))
+
+
+def _timm_nodes(name: str) -> list[NodeInfo]:
+    model = timm_models.find(name)
+    network, node = timm_models.with_node(
+        model, timm_models.build(model), lambda n: timm_models.build(model, n_classes=n)
+    )
+    traced = _trace(name, network, timm_models.preprocess_of(model))
+    return _node_infos(name, traced, nodes.find_node(network, traced, node, backbone=name))
+
+
+def _node_infos(name: str, traced: nodes.Trace, default: Node) -> list[NodeInfo]:
     decaf = {node: alias for alias, node in nodes.decaf_names(name).items()}
+    listed = nodes.list_nodes(traced)
     return [
         NodeInfo(node.name, node.shape, node.poolings, node == default, decaf.get(node.name, ""))
-        for node in nodes.list_nodes(traced)
+        for node in (listed if default in listed else [*listed, default])
     ]
+
+
+def _list_timm(pattern: str) -> list[BackboneInfo]:
+    names = timm_models.names(pattern.removeprefix(TIMM))
+    if not names:
+        raise UnknownNameError("backbone", pattern, [f"{TIMM}{name}" for name in timm_models.names()])
+    return [_timm_info(name, measured=len(names) <= _MEASURED) for name in names]
+
+
+def _timm_info(name: str, *, measured: bool) -> BackboneInfo:
+    model = timm_models.find(name)
+    n_features = n_parameters = None
+    if measured:
+        network = timm_models.build(model)
+        width = getattr(network, "head_hidden_size", None) or getattr(network, "num_features", None)
+        n_features = width if isinstance(width, int) else None
+        n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    size = model.config.get("input_size") or (3, 0, 0)
+    tag = model.name.partition(".")[2] if model.has_weights else ""
+    return BackboneInfo(f"{TIMM}{name}", n_features, int(size[1]), n_parameters, tag, timm_models.is_here(model))
 
 
 def _info(name: str) -> BackboneInfo:
@@ -276,7 +333,8 @@ def _trace(name: str, network: nn.Module, preprocess: Preprocess) -> nodes.Trace
             f"backbone {name}: its preprocess gives images of different sizes; "
             "it needs a crop (height, width), or a resize to (height, width)"
         )
-    return nodes.trace(network, size, meta=not own.is_own(name))
+    classifier = timm_models.classifier_of(network) if name.startswith(TIMM) else None
+    return nodes.trace(network, size, meta=not own.is_own(name), classifier=classifier)
 
 
 def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbone:
@@ -299,6 +357,8 @@ def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbo
         with_logits=spec.logits,
     )
     backbone = load_backbone(request, progress=progress)
+    # The plan's texts are all there is to views: no seed is needed to have them again.
+    backbone = replace(backbone, spec=replace(backbone.spec, views=spec.views))
     differences = backbone.spec.differences(spec)
     if differences:
         lines = [f"  {name}: here {here}, the file has {there}" for name, (here, there) in differences.items()]

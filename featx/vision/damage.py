@@ -4,58 +4,30 @@ from __future__ import annotations
 
 import io
 import re
-import struct
-import zlib
 
 from PIL import Image
 
 from featx.errors import ImageDecodeError
+from featx.manifest.signatures import DECODE_ERRORS, signature
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "PCX", "SGI", "QOI", "ICO")
 """Pillow's names of the formats that are read: those known by a signature and decoded inside this process
 (EPS, for one, would be run as a program by Ghostscript)."""
 
-_SIGNATURES = (
-    ("JPEG", b"\xff\xd8\xff"),
-    ("PNG", b"\x89PNG\r\n\x1a\n"),
-    ("GIF", b"GIF8"),
-    ("WEBP", b"RIFF....WEBP"),
-    ("TIFF", b"II[*+]\0"),
-    ("TIFF", b"MM\0[*+]"),
-    ("BMP", b"BM"),
-    ("AVIF", b"....ftypavi[fs]"),
-    ("HEIC", b"....ftyp(hei|hev|mif)"),
-    ("JPEG2000", b"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
-    ("DICOM", b".{128}DICM"),
-)
-
 _UNSUPPORTED = re.compile(
     "unknown pixel mode|samples per pixel|unknown data org|unsupported|not supported|not installed", re.IGNORECASE
 )
-_TRUNCATED = re.compile("truncat|unexpected end|not enough|end of file|incomplete|broken data stream", re.IGNORECASE)
-
-DECODE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+_TRUNCATED = re.compile(
+    "truncat|unexpected end|not enough|end of file|incomplete|broken data stream|less than expected", re.IGNORECASE
 )
-"""What Pillow's plugins raise on damaged files."""
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory: another one in every run
 
 
 def error_of_opening(data: bytes) -> BaseException:
     """Return why a file that begins like an image could not be opened: `Image.open` keeps it to itself."""
-    name = _signature(data)
+    name = signature(data)
     if name is None:
         return ImageDecodeError("not-an-image")
     if name not in FORMATS:
@@ -68,16 +40,26 @@ def error_of_opening(data: bytes) -> BaseException:
         return error
 
 
-def _signature(data: bytes) -> str | None:
-    return next((name for name, magic in _SIGNATURES if re.match(magic, data, re.DOTALL)), None)
+def is_unsupported(error: BaseException) -> bool:
+    """Whether a decoder says that it does not know this kind of image, not that the image is damaged."""
+    return isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)) is not None
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise an `ImageDecodeError` (``"bomb"``) for more pixels than Pillow's ``MAX_IMAGE_PIXELS``."""
+    # Pillow itself only warns up to twice its limit; a warning is no protection.
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ImageDecodeError("bomb", f"{width} x {height} pixels, the limit is {limit}")
 
 
 def explained(error: BaseException, data: bytes) -> ImageDecodeError:
     """Return what a decoder raised as an error with a reason: by its words, and by how the file ends."""
-    detail = " ".join(f"{error}".split()) or type(error).__name__
+    said = str(error).partition("Traceback (most recent call last)")[0]  # pydicom's errors may carry one
+    detail = _ADDRESS.sub("", " ".join(said.split())) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageDecodeError("bomb", detail.partition(", could be")[0])
-    if _UNSUPPORTED.search(detail):
+    if is_unsupported(error):
         return ImageDecodeError("unsupported", detail)
     if _TRUNCATED.search(detail) or _ends_early(data):
         return ImageDecodeError("truncated", detail)
@@ -87,7 +69,7 @@ def explained(error: BaseException, data: bytes) -> ImageDecodeError:
 def _ends_early(data: bytes) -> bool:
     """Whether a damaged file is shorter than it says, or lacks its end mark."""
     tail = data[-4096:]
-    match _signature(data):
+    match signature(data):
         case "JPEG":
             return b"\xff\xd9" not in tail
         case "PNG":

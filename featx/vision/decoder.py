@@ -1,159 +1,161 @@
-"""From one sample's place to its pixels and its entry in the ledger, once for everything that is wanted of it."""
+"""The process that decodes images for another one, one at a time, and the words in which the two talk.
+
+An image that crashes or hangs the decoder takes nothing down but this process. It is started by
+`featx.vision.decode_pool` as a plain program (no fork, no import of the user's ``__main__``), loads Pillow and numpy
+but never torch, and ends with its parent.
+
+A message is a frame: the lengths of two parts, JSON, raw bytes. Pixels travel as raw bytes and everything else as JSON,
+so that nothing that a damaged image may do to this process can make its parent run code.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import json
+import os
+import resource
+import select
+import signal
+import struct
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
-from featx.errors import ImageDecodeError
-from featx.manifest import source
-from featx.manifest.locator import read_place, stat_place
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec, Preprocess
-from featx.store.records import FAILED, OK, LedgerEntry
-from featx.vision.images import ImageFacts, array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.errors import FeatxError
+from featx.spec import Preprocess
+from featx.vision.pixels import Outcome, PixelPlan, read_file
 
-PLAIN = "plain"
+LENGTHS = struct.Struct("<IQ")
+"""Bytes of the JSON, bytes of the pixels."""
 
+PROGRAM = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = sys.argv[2:]; "
+    "from featx.vision.decoder import main; main(int(sys.argv[1]))"
+)
+"""For ``python -c``, followed by the parent's process id and its ``sys.path``."""
 
-@dataclass(frozen=True)
-class Reading:
-    """A way in which an image becomes pixels.
+IDLE_LIMIT = 120.0
+"""Seconds without a request after which a decoder ends: one that is missed is started again."""
 
-    Attributes
-    ----------
-    preprocess : Preprocess
-        Without mean and std, which are for the network's input, later.
-    views : tuple of str
-        As in `featx.spec.FeatureSpec`.
-    """
-
-    preprocess: Preprocess
-    views: tuple[str, ...] = (PLAIN,)
-
-    @classmethod
-    def of(cls, spec: FeatureSpec) -> Reading:
-        """Return how a spec reads its images."""
-        return cls(replace(spec.preprocess, mean=(), std=()), spec.views)
-
-    @property
-    def decoding(self) -> Preprocess:
-        """What of the preprocess decides how a file is decoded: readings that agree in it share the decoded image."""
-        if self.preprocess.decoder != "pillow":  # it may look at the size that is wanted
-            return self.preprocess
-        return replace(self.preprocess, resize=(), crop=(), interpolation="")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one reading of a sample.
-
-    Attributes
-    ----------
-    entry : LedgerEntry
-        Its account.
-    pixels : uint8 array (n_views, 3, height, width), or None
-        None where it failed.
-    """
-
-    entry: LedgerEntry
-    pixels: NDArray[np.uint8] | None = None
+def greeting(plans: Sequence[PixelPlan]) -> bytes:
+    """Return the frame that comes before requests: what is wanted of images, and how the parent has set Pillow."""
+    return _frame(
+        {
+            "plans": [dataclasses.asdict(plan) for plan in plans],
+            "max_image_pixels": Image.MAX_IMAGE_PIXELS,
+            "load_truncated_images": ImageFile.LOAD_TRUNCATED_IMAGES,
+        }
+    )
 
 
-def read_sample(manifest: Manifest, position: int, readings: Sequence[Reading]) -> list[Outcome]:
-    """Read, hash and decode a sample in this process: one outcome for each reading."""
-    key = manifest.keys[position]
-    if position in manifest.refused:
-        return [Outcome(LedgerEntry(key, FAILED, manifest.refused[position]))] * len(readings)
-    if manifest.arrays is not None and not manifest.paths[position]:
-        return _read_item(manifest, position, readings)
-    return read_file(manifest.paths[position], key, frame_of(manifest, position), readings)
+def request(place: str, key: str, frame: int, wanted: Sequence[int]) -> bytes:
+    """Return the frame that asks for one sample: see `featx.vision.pixels.read_file`, plans by their number."""
+    return _frame({"place": place, "key": key, "frame": frame, "wanted": list(wanted)})
 
 
-def frame_of(manifest: Manifest, position: int) -> int:
-    """Return which image of its file a sample is."""
-    return 0 if manifest.frames is None else int(manifest.frames[position])
-
-
-def read_file(place: str, key: str, frame: int, readings: Sequence[Reading]) -> list[Outcome]:
-    """Read, hash and decode one image of a file: one outcome for each reading.
+def main(parent: int) -> None:
+    """Answer requests from stdin on stdout until stdin ends.
 
     Parameters
     ----------
-    place, key : str
-        See `featx.manifest.record.Manifest`.
-    frame : int
-        Which image of the file.
-    readings : sequence of Reading
-        What is wanted of it.
+    parent : int
+        Process id; with the parent this process ends.
     """
-    # The time before the bytes: a file that changes in between looks changed the next time.
-    known = stat_place(place)
-    mtime_ns = known[1] if known is not None else 0
-    try:
-        data = read_place(place, key=key)
-    except ImageDecodeError as error:
-        # An empty file that did not change is not read again.
-        entry = LedgerEntry(key, FAILED, mtime_ns=mtime_ns if error.reason == "empty" else 0)
-        return [Outcome(_failed(entry, error))] * len(readings)
-    sha256 = source.bytes_sha256(data, frame=frame)
-    entry = LedgerEntry(key, FAILED, sha256=sha256, bytes=len(data), mtime_ns=mtime_ns)
-    return _outcomes(entry, readings, lambda decoding: open_rgb(data, window=decoding.window))
+    requests, answers = os.dup(0), os.dup(1)
+    _end_with(parent)
+    # A crash is reported by the parent; a core dump in the user's folder helps nobody.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # What a library prints must not get between the answers, nor onto the user's terminal.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+
+    def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        del trace
+        _send(answers, {"died": f"{kind.__name__}: {error}"})
+
+    sys.excepthook = last_words
+    plans: list[PixelPlan] = []
+    while (message := _receive(requests)) is not None:
+        if "plans" in message:
+            plans = _greeted(message)
+            _send(answers, {"ready": True})
+            continue
+        try:
+            wanted = [plans[i] for i in message["wanted"]]
+            outcomes = read_file(message["place"], message["key"], message["frame"], wanted)
+        except FeatxError as error:  # an option that does not fit, an extra that is missing: not the image's fault
+            facts = {name: value for name, value in vars(error).items() if isinstance(value, str | int)}
+            _send(answers, {"error": type(error).__name__, "message": str(error), "facts": facts})
+        else:
+            _answer(answers, outcomes)
 
 
-def _read_item(manifest: Manifest, position: int, readings: Sequence[Reading]) -> list[Outcome]:
-    entry = LedgerEntry(manifest.keys[position], FAILED)
-    try:
-        entry = replace(entry, sha256=source.sample_sha256(manifest, position))
-    except ImageDecodeError as error:
-        return [Outcome(_failed(entry, error))] * len(readings)
-
-    def to_rgb(decoding: Preprocess) -> tuple[Image.Image, ImageFacts]:
-        assert manifest.arrays is not None
-        image = array_to_rgb(manifest.arrays[position], window=decoding.window)
-        return image, ImageFacts("", "", image.width, image.height)
-
-    return _outcomes(entry, readings, to_rgb)
+def _greeted(message: dict[str, Any]) -> list[PixelPlan]:
+    Image.MAX_IMAGE_PIXELS = message["max_image_pixels"]
+    ImageFile.LOAD_TRUNCATED_IMAGES = message["load_truncated_images"]
+    return [
+        PixelPlan(Preprocess(**_as_tuples(plan["preprocess"])), tuple(plan["views"]), plan["whole"])
+        for plan in message["plans"]
+    ]
 
 
-def _outcomes(entry: LedgerEntry, readings: Sequence[Reading], decode: Any) -> list[Outcome]:
-    decoded: dict[Preprocess, tuple[Image.Image, ImageFacts] | ImageDecodeError] = {}
-    for reading in readings:
-        if reading.decoding not in decoded:
-            try:
-                decoded[reading.decoding] = decode(reading.decoding)
-            except ImageDecodeError as error:
-                decoded[reading.decoding] = error
-    return [_outcome(entry, reading, decoded[reading.decoding]) for reading in readings]
+def _answer(answers: int, outcomes: Sequence[Outcome]) -> None:
+    told = [
+        {
+            "entry": dataclasses.asdict(outcome.entry),
+            "shape": None if outcome.pixels is None else outcome.pixels.shape,
+        }
+        for outcome in outcomes
+    ]
+    _send(answers, {"outcomes": told}, [outcome.pixels.data for outcome in outcomes if outcome.pixels is not None])
 
 
-def _outcome(
-    entry: LedgerEntry, reading: Reading, decoded: tuple[Image.Image, ImageFacts] | ImageDecodeError
-) -> Outcome:
-    if isinstance(decoded, ImageDecodeError):
-        return Outcome(_failed(entry, decoded))
-    image, facts = decoded
-    entry = replace(entry, format=facts.format, width=facts.width, height=facts.height, mode=facts.mode)
-    try:
-        pixels = np.stack([preprocess_pixels(_seen(image, view), reading.preprocess) for view in reading.views])
-    except ImageDecodeError as error:
-        return Outcome(_failed(entry, error))
-    return Outcome(replace(entry, status=OK, reason=extension_note(entry.key, facts.format)), pixels)
+def _send(answers: int, message: dict[str, Any], pixels: Sequence[memoryview] = ()) -> None:
+    parts = [memoryview(_frame(message, sum(part.nbytes for part in pixels))), *(part.cast("B") for part in pixels)]
+    for part in parts:
+        while part:
+            part = part[os.write(answers, part) :]
 
 
-def _seen(image: Image.Image, view: str) -> Image.Image:
-    if view == PLAIN:
-        return image
-    from featx.vision.views import apply_view
-
-    return apply_view(image, view)
+def _frame(message: dict[str, Any], n_bytes: int = 0) -> bytes:
+    data = json.dumps(message).encode()  # ASCII: also names of files that are not UTF-8 come through
+    return LENGTHS.pack(len(data), n_bytes) + data
 
 
-def _failed(entry: LedgerEntry, error: ImageDecodeError) -> LedgerEntry:
-    reason = f"{error.reason}: {error.detail}" if error.detail else error.reason
-    return replace(entry, status=FAILED, reason=reason)
+def _receive(requests: int) -> dict[str, Any] | None:
+    """Return the next message; None at the end, or when there has been nothing to do for long."""
+    if not select.select([requests], [], [], IDLE_LIMIT)[0]:
+        return None
+    head = _read(requests, LENGTHS.size)
+    data = _read(requests, LENGTHS.unpack(head)[0]) if head else b""
+    return dict(json.loads(data)) if data else None
+
+
+def _read(requests: int, n: int) -> bytes:
+    data = b""
+    while len(data) < n:
+        part = os.read(requests, n - len(data))
+        if not part:
+            return b""  # the parent is gone
+        data += part
+    return data
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent is killed, also in the middle of an image; its end of stdin is noticed only between two."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(0)
+
+
+def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -85,7 +85,7 @@ def expected_sha256(name: str) -> str:
 def _download(url: str, path: Path, progress: Progress | None) -> None:
     temporary = None
     try:
-        _check_reachable(url)
+        check_reachable(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.build_opener().open(url, timeout=STALL_SECONDS) as response,
@@ -123,7 +123,7 @@ def _copy(response: http.client.HTTPResponse, file: object, name: str, progress:
     return digest.hexdigest()
 
 
-def _check_reachable(url: str) -> None:
+def check_reachable(url: str) -> None:
     """Raise OSError unless the server, or the proxy before it, takes a connection within `REACH_SECONDS`.
 
     In a thread of its own, since looking up a host's name cannot be given a time limit.

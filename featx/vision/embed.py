@@ -22,7 +22,10 @@ from featx.vision.devices import (
     is_out_of_memory,
 )
 from featx.vision.nodes import Place, read_places
+from featx.vision.nvjpeg import check_nvjpeg
 from featx.vision.own import is_own
+from featx.vision.reading import NVJPEG
+from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
 T = TypeVar("T")
@@ -80,7 +83,8 @@ class Embedder:
     Raises
     ------
     UsageError
-        If a device that was asked for is not there, or `also` holds another network.
+        If a device that was asked for is not there, cannot do what the spec's decoder needs, or `also` holds another
+        network.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class Embedder:
         for other in also:
             _check_same_network(backbone, other)
         self.device = choose_device(device)
+        if backbone.spec.preprocess.decoder == NVJPEG:
+            check_nvjpeg(self.device, backbone.spec.views)
         self.numerics = describe_numerics(self.device, backbone.spec.dtype)
         self._device = torch.device(self.device)
         # Faster for convolutions; a user's own network may hold a view() that cannot do with it.
@@ -109,6 +115,7 @@ class Embedder:
             lanes = CudaLanes(self._device)
         self._stager = None if lanes is None else Stager(lanes, ahead=_AHEAD)
         self.ahead = 0 if self._stager is None else _AHEAD
+        self._resizes = False  # not known yet to be able to
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Rows:
         """Compute one batch: `submit` and wait.
@@ -155,9 +162,35 @@ class Embedder:
         shape = pixels.shape
 
         def compute(flat: torch.Tensor) -> list[torch.Tensor]:
-            return self._forward(flat.view(shape))
+            return self.forward(flat.view(shape))
 
         return self._begin([pixels], len(pixels), compute)
+
+    def submit_images(self, images: Sequence[NDArray[np.uint8]]) -> Pending:
+        """Begin with one batch of whole images, which the device resizes and crops as Pillow does, to the bit.
+
+        Parameters
+        ----------
+        images : sequence of uint8 array (height, width, 3)
+            RGB, right side up, of any sizes; at least one.
+
+        Raises
+        ------
+        DeviceError
+            If the device does not resize as Pillow does on this machine.
+        ImageDecodeError
+            As `featx.vision.images.preprocess_pixels`.
+        """
+        preprocess = self.backbone.spec.preprocess
+        if not self._resizes:
+            check_resize(preprocess, self._device)
+            self._resizes = True
+        plan = ResizePlan(preprocess, [(image.shape[0], image.shape[1]) for image in images])
+
+        def compute(flat: torch.Tensor) -> list[torch.Tensor]:
+            return self.forward(plan(flat))
+
+        return self._begin([plan.tables, *images], len(images), compute)
 
     def _begin(
         self, parts: list[NDArray[np.uint8]], n: int, compute: Callable[[torch.Tensor], list[torch.Tensor]]
@@ -190,8 +223,20 @@ class Embedder:
             self._stager.recover()
         raise DeviceMemoryError(device=self.device, batch=n)
 
-    def _forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Return for uint8 (B, 3, h, w) on the device the features of each backbone, and last the scores if wanted."""
+    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Normalise a batch that is on the device and run the network; on a GPU this does not wait for it.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor
+            uint8 (B, 3, h, w) on the device.
+
+        Returns
+        -------
+        list of torch.Tensor
+            On the device, float32: the features (B, n_features) of each backbone, and last the class scores
+            (B, n_source_classes) if one of them wants them.
+        """
         spec = self.backbone.spec
         with self._lock, torch.inference_mode(), exact_arithmetic, _autocast(self._device, spec.dtype):
             # In the order of torchvision's own transform, so that the last bit is the same.

@@ -1,7 +1,7 @@
 """From samples to batches of features: what is to be computed, and the one door to the engines that do it.
 
-The promise, whatever the engine: every position of every job comes back exactly once and in order, as a row or as a
-failure.
+The promise, whatever the engine: every position of every job comes back exactly once, as a row or as a failure. The
+local engine gives them in order; one that spreads batches over machines gives each whole batch when it is finished.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import UsageError
+from featx.errors import UnknownNameError, UsageError
 from featx.manifest.record import Manifest
+from featx.spec import FeatureSpec
 from featx.store.records import FeatureBatch
 from featx.vision import engines
 
 if TYPE_CHECKING:  # a type only: the options above the loop must not cost a torch import
-    from featx.vision.embed import Embedder
+    from featx.vision.multi_device import AnyEmbedder
+    from featx.vision.ray_cluster import RayOptions
 
 Row = tuple[NDArray[np.floating], NDArray[np.floating] | None]
 """Features (n_views, n_features) of a sample, and its logits (n_views, n_source_classes) or None."""
@@ -31,6 +33,7 @@ Notify = Callable[[str], None]
 """Told, in a sentence, what the user should know of a run that goes on."""
 
 AUTO = "auto"
+PREPROCESS_PLACES = ("cpu", "device")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class EngineOptions:
         Where the work is done: a name of `featx.vision.engines`.
     time_limit : float
         Seconds after which an image that is still being decoded is given up as a failure.
+    preprocess : str
+        Where images are resized, to the same bits: ``"cpu"``, by the workers, or ``"device"``, which takes load off
+        them where a GPU waits for pixels.
+    ray : RayOptions or None
+        Of the engine ``"ray"``, see `featx.vision.ray_cluster.RayOptions`; None: its defaults.
     """
 
     batch_size: int | Literal["auto"] = 32
@@ -60,6 +68,8 @@ class EngineOptions:
     runtime: str = AUTO
     engine: str = "local"
     time_limit: float = 60.0
+    preprocess: str = "cpu"
+    ray: RayOptions | None = None
 
     @property
     def n_threads(self) -> int:
@@ -84,12 +94,21 @@ class Job:
         known to it by then.
     batch_size : int or None
         Of this job alone; None: that of the options.
+    output : int
+        Which of the embedder's backbones is wanted. Jobs with the same embedder share its forward passes wherever they
+        want the same samples in the same batch.
     """
 
-    embedder: Embedder
+    embedder: AnyEmbedder
     positions: Sequence[int]
     lookup: Lookup | None = None
     batch_size: int | None = None
+    output: int = 0
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What decides the features."""
+        return self.embedder.backbones[self.output].spec
 
 
 def iter_batches(
@@ -138,12 +157,14 @@ def iter_batches(
 
 
 def check_options(options: EngineOptions) -> None:
-    """Raise a UsageError if a number is out of range."""
+    """Raise a UsageError if a number is out of range, or a name unknown."""
     size = options.batch_size
     if size != AUTO and (not isinstance(size, int) or size < 1):
         raise UsageError(f"the batch size must be at least 1, or 'auto', got {size!r}")
     if options.num_workers is not None and options.num_workers < 0:
         raise UsageError(f"the number of workers must be at least 0, got {options.num_workers}")
+    if options.preprocess not in PREPROCESS_PLACES:
+        raise UnknownNameError("place to preprocess", options.preprocess, PREPROCESS_PLACES)
     if not options.time_limit > 0:
         raise UsageError(f"the time limit must be above 0 seconds, got {options.time_limit}")
 

@@ -37,5 +37,11 @@ def _local() -> Engine:
     return iter_local
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"local": _local}
+def _ray() -> Engine:
+    from featx.vision.ray_engine import iter_ray
+
+    return iter_ray
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"local": _local, "ray": _ray}
 """Name to a function that imports the engine."""

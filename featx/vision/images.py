@@ -2,13 +2,20 @@
 
 What counts is the content, never the file's name. The result is always RGB, right side up:
 
-- EXIF orientation is applied (TIFF's, AVIF's and XMP's too); animations and multi-page files give their first frame;
+- EXIF orientation is applied (TIFF's, AVIF's and XMP's too); of animations and multi-page files one frame is read, the
+  first if no other is asked for;
 - transparent pixels, in whatever way a format expresses them, are composited on white;
-- 16-bit grey (12-bit and signed 16-bit too) maps its full integer range to 0 ... 255, and float grey maps [0, 1];
-  ``window=(lo, hi)`` maps any other range and clips what lies outside. 32-bit integers always need a window: their full
-  range would make almost any real image black. 8-bit and colour images have no window; colour of 16 bits a channel
-  keeps its upper 8 bits, as Pillow reads it;
-- CMYK, YCbCr and palettes are converted by Pillow, LAB by LittleCMS; embedded colour profiles are not applied.
+- 8 bits a channel are taken as they are: no window, no percentiles;
+- 16-bit grey (12-bit and signed 16-bit too) maps its full integer range to 0 ... 255, and float grey maps [0, 1]; a
+  window or percentiles (see `featx.vision.tones`) map any other range. Integers of 32 bits always need one of the two:
+  their full range would make almost any real image black;
+- colour of 16 bits a channel keeps its upper 8 bits; with a window or percentiles PNG and TIFF map all 16;
+- bands are TIFF's (see `featx.vision.tiff`): chosen ones are taken from any TIFF of 8 bits or more a band, other files
+  have none to choose from. Without a choice the first three are red, green and blue, and more than four are refused;
+- CMYK, YCbCr and palettes are converted by Pillow, LAB by LittleCMS; embedded colour profiles are not applied;
+- DICOM has rules of its own (see `featx.vision.dicom`), HEIC is opened by pillow-heif;
+- JPEGs are decoded whole, or by ``pillow-draft`` at 1/2, 1/4 or 1/8 of their size: the smallest of these at which both
+  sides are still at least twice what they become in the resize.
 
 Everything here may be called from many threads at once.
 """
@@ -16,21 +23,31 @@ Everything here may be called from many threads at once.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from featx.errors import ImageDecodeError, UnknownNameError, UsageError
+from featx.manifest.signatures import DECODE_ERRORS, signature
 from featx.spec import Preprocess
-from featx.vision.damage import DECODE_ERRORS, FORMATS, error_of_opening, explained
+from featx.vision import dicom, heif, tiff
+from featx.vision.colours import deep_png, orientation_of, to_rgb, turned, upright_rgb
+from featx.vision.damage import (
+    FORMATS,
+    check_size,
+    error_of_opening,
+    explained,
+    is_unsupported,
+)
+from featx.vision.reading import ImageFacts, Reading
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -38,46 +55,26 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation to what undoes it (Exif 2.32, tag 0x0112)."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what Pillow logs of damaged files
+
+_REDUCED_AT_LEAST = 2
+"""By how much both sides of a JPEG that is decoded at a reduced scale are larger than after the resize."""
+
+PROMISED = {".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM", ".heic": "HEIF", ".heif": "HEIF"}
+"""Extensions of the formats that Pillow does not know."""
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """What a file said about its image.
-
-    Attributes
-    ----------
-    format, mode : str
-        Pillow's names (``"JPEG"``, ``"RGB"``).
-    width, height : int
-        Pixels, as stored: before EXIF orientation (TIFF: after it).
-    """
-
-    format: str
-    mode: str
-    width: int
-    height: int
-
-
-def open_rgb(data: bytes, *, window: tuple[float, float] | None = None) -> tuple[Image.Image, ImageFacts]:
+def open_rgb(data: bytes, reading: Reading = Reading(), *, frame: int = 0) -> tuple[Image.Image, ImageFacts]:
     """Decode a file.
 
     Parameters
     ----------
     data : bytes
         The whole file.
-    window : tuple of float, or None
-        The grey values that become 0 and 255, for grey images of more than 8 bits; None: the full integer range, and
-        [0, 1] for floats.
+    reading : Reading
+        Which values become black and white, which bands red, green and blue, and whether at a reduced scale.
+    frame : int
+        Which image of the file, from 0 on.
 
     Returns
     -------
@@ -91,39 +88,87 @@ def open_rgb(data: bytes, *, window: tuple[float, float] | None = None) -> tuple
     ImageDecodeError
         With a reason of `featx.store.records.REASONS`, whatever is wrong with the file.
     UsageError
-        If the window is not ``lo < hi``, or the process has Pillow's ``LOAD_TRUNCATED_IMAGES`` switched on, which would
-        pass off half an image as a whole one.
+        If the process has Pillow's ``LOAD_TRUNCATED_IMAGES`` switched on, which would pass off half an image as a
+        whole one.
     """
-    if window is not None and not window[0] < window[1]:
-        raise UsageError(f"the window needs LO < HI, got {window[0]:g},{window[1]:g}")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process: set it to False")
     if not data:
         raise ImageDecodeError("empty")
-    with _quiet_pillow():
+    with quiet_decoders():
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                facts = ImageFacts(image.format or "", image.mode, *image.size)
-                _check_size(*image.size)
-                return _upright_rgb(image, window), facts
-        except UnidentifiedImageError:
-            error = error_of_opening(data)
-        except DECODE_ERRORS as caught:
-            error = caught
-        if isinstance(error, ImageDecodeError):
-            raise error
-        raise explained(error, data) from error
+            return _open(data, reading, frame)
+        except DECODE_ERRORS as error:
+            if isinstance(error, ImageDecodeError):
+                raise
+            raise explained(error, data) from error
 
 
-def array_to_rgb(array: NDArray[np.uint8] | Image.Image, *, window: tuple[float, float] | None = None) -> Image.Image:
+def _open(data: bytes, reading: Reading, frame: int) -> tuple[Image.Image, ImageFacts]:
+    """Decode a file; what is wrong with it may be any of `DECODE_ERRORS`."""
+    kind = signature(data)
+    if kind == "DICOM":
+        return dicom.read_rgb(data, reading, frame)
+    if kind == "HEIC":
+        return heif.read_rgb(data, reading, frame)
+    page = tiff.read_page(data, frame) if kind == "TIFF" else None
+    if page is not None and page.is_measured(reading):
+        return _tiff(data, page, reading)
+    if kind == "TIFF" and page is None and frame:
+        raise ImageDecodeError("corrupt", f"no image {frame + 1}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if frame:
+                image.seek(frame)
+            if kind == "PNG" and reading.stretches:
+                check_size(*image.size)
+                deep = deep_png(data, reading)
+                if deep is not None:
+                    return deep, _facts(image)
+            return _loaded(image, reading)
+    except UnidentifiedImageError:
+        error = error_of_opening(data)
+    except SyntaxError as caught:  # a later page of another kind
+        error = caught
+    if page is not None and is_unsupported(error):
+        return _tiff(data, page, reading)
+    raise error
+
+
+def _loaded(image: Image.Image, reading: Reading) -> tuple[Image.Image, ImageFacts]:
+    facts = _facts(image)
+    check_size(*image.size)
+    if reading.draft and image.format in ("JPEG", "MPO"):
+        _reduce(image, reading.draft)
+    return upright_rgb(image, reading), facts
+
+
+def _facts(image: Image.Image) -> ImageFacts:
+    return ImageFacts(image.format or "", image.mode, *image.size)
+
+
+def _tiff(data: bytes, page: tiff.Page, reading: Reading) -> tuple[Image.Image, ImageFacts]:
+    image, facts = tiff.read_rgb(data, page, reading)
+    return turned(image, page.tag(274, 1)), facts
+
+
+def _reduce(image: Image.Image, resize: tuple[int, ...]) -> None:
+    """Have a JPEG decoded at the smallest scale that is large enough for a resize."""
+    lies = orientation_of(image) in (5, 6, 7, 8)
+    width, height = (image.height, image.width) if lies else image.size
+    width, height = (_REDUCED_AT_LEAST * side for side in _resized(width, height, resize))
+    image.draft(None, (height, width) if lies else (width, height))
+
+
+def array_to_rgb(array: NDArray[np.uint8] | Image.Image, reading: Reading = Reading()) -> Image.Image:
     """Turn pixels that are in memory already into an RGB image, by the rules for files.
 
     Parameters
     ----------
     array : uint8 array (height, width[, channels]), or PIL.Image.Image
         1 channel is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-    window : tuple of float, or None
-        As in `open_rgb`, for PIL images.
+    reading : Reading
+        As in `open_rgb`, for PIL images; these have no bands and no reduced scale.
 
     Raises
     ------
@@ -131,9 +176,9 @@ def array_to_rgb(array: NDArray[np.uint8] | Image.Image, *, window: tuple[float,
         If the array has another shape or dtype (reason ``"unsupported"``), or the image cannot be converted.
     """
     if isinstance(array, Image.Image):
-        with _quiet_pillow():
+        with quiet_decoders():
             try:
-                return _upright_rgb(array, window)
+                return upright_rgb(array, reading)
             except DECODE_ERRORS as error:
                 if isinstance(error, ImageDecodeError):
                     raise
@@ -144,7 +189,7 @@ def array_to_rgb(array: NDArray[np.uint8] | Image.Image, *, window: tuple[float,
     if channels not in (1, 2, 3, 4):
         raise _unsupported_array(array)
     image = Image.fromarray(np.ascontiguousarray(array if channels > 1 else array.reshape(array.shape[:2])))
-    return _to_rgb(image, None)
+    return to_rgb(image, Reading())
 
 
 def preprocess_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -170,7 +215,7 @@ def preprocess_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.
     if size != image.size:
         if preprocess.interpolation not in INTERPOLATIONS:
             raise UnknownNameError("interpolation", preprocess.interpolation, INTERPOLATIONS)
-        _check_size(*size)
+        check_size(*size)
         image = image.resize(size, INTERPOLATIONS[preprocess.interpolation])
     if preprocess.crop:
         height, width = preprocess.crop
@@ -182,10 +227,10 @@ def preprocess_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.
 def extension_note(path: str, image_format: str) -> str:
     """Return ``"png named .jpg"`` where a file's extension promises another format than its content has, or ``""``.
 
-    Extensions that Pillow does not know promise nothing.
+    Extensions that are not known promise nothing.
     """
     extension = PurePath(path).suffix.lower()
-    promised = Image.registered_extensions().get(extension)
+    promised = PROMISED.get(extension) or Image.registered_extensions().get(extension)
     found = {"MPO": "JPEG"}.get(image_format, image_format)
     return f"{found.lower()} named {extension}" if found and promised not in (None, found, image_format) else ""
 
@@ -205,93 +250,6 @@ def _crop_start(size: int, wanted: int) -> int:
     return -((wanted - size) // 2) if wanted > size else round((size - wanted) / 2)
 
 
-def _check_size(width: int, height: int) -> None:
-    # Pillow itself only warns up to twice its limit; a warning is no protection.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise ImageDecodeError("bomb", f"{width} x {height} pixels, the limit is {limit}")
-
-
-def _upright_rgb(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
-    image.load()
-    if not image.width * image.height:
-        raise ImageDecodeError("corrupt", "no pixels")
-    rgb = _to_rgb(image, window)
-    # TIFF's own orientation is applied, and its tag removed, while Pillow loads: ask afterwards.
-    method = _UPRIGHT.get(_orientation(image))
-    return rgb if method is None else rgb.transpose(method)
-
-
-def _orientation(image: Image.Image) -> Any:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except DECODE_ERRORS:
-        return None  # damaged metadata say nothing about the pixels
-
-
-def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
-    if image.mode[0] in "IF":
-        return _grey_to_rgb(image, window)
-    if image.mode == "LAB":
-        return _lab_to_rgb(image)
-    if image.has_transparency_data:
-        straight = image.convert("LA") if image.mode == "La" else image
-        rgba = straight.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _grey_to_rgb(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(339) == (1,) and tags.get(258) == (32,):
-        values = values.view(np.uint32)  # Pillow has no unsigned 32-bit mode
-    if image.mode == "F" and np.isnan(values).any():
-        raise ImageDecodeError("unsupported", "NaN pixels")
-    low, high = window or _full_range(image, values)
-    # float64 only where float32 cannot hold the integers
-    dtype = np.float32 if image.mode.startswith(("I;16", "F")) else np.float64
-    scaled: NDArray[np.floating] = np.clip(values.astype(dtype), low, high)
-    scaled = (scaled - low) * (255 / (high - low))
-    grey = np.rint(scaled).astype(np.uint8)
-    if tags.get(262) == 0:  # PhotometricInterpretation WhiteIsZero, which Pillow leaves as it is beyond 8 bits
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _full_range(image: Image.Image, values: NDArray[Any]) -> tuple[float, float]:
-    """Return the values that are black and white where the user gave no window."""
-    tags = getattr(image, "tag_v2", {})
-    if image.mode == "F":
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
-            raise ImageDecodeError("out-of-window", f"float values from {low:g} to {high:g}; give --window LO,HI")
-        return 0.0, 1.0
-    if image.mode.startswith("I;16"):
-        bits = tags.get(258, (16,))[0]
-        return 0.0, float(2**bits - 1)
-    if tags.get(258) == (16,):
-        return -32768.0, 32767.0
-    if image.format == "PPM":  # Pillow scales more than 8 bits to 16
-        return 0.0, 65535.0
-    low, high = float(values.min()), float(values.max())
-    raise ImageDecodeError("out-of-window", f"32-bit integers from {low:g} to {high:g} need --window LO,HI")
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None
-    return converted
-
-
 def _unsupported_array(array: NDArray[Any]) -> ImageDecodeError:
     return ImageDecodeError(
         "unsupported",
@@ -300,14 +258,14 @@ def _unsupported_array(array: NDArray[Any]) -> ImageDecodeError:
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Ignore Pillow's warnings in this block: what matters of them is raised here as an error.
+def quiet_decoders() -> Iterator[None]:
+    """Ignore the decoders' warnings in this block: what matters of them is raised here as an error.
 
     Not `warnings.catch_warnings`: with threads it restores other threads' filters in the wrong order. Each block puts
     one filter in front and takes one equal filter away.
     """
     filters = cast("list[Any]", warnings.filters)
-    quiet = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    quiet = ("ignore", None, Warning, re.compile(r"PIL\.|pydicom|pillow_heif|featx\.vision\."), 0)
     filters.insert(0, quiet)
     try:
         yield
@@ -316,3 +274,25 @@ def _quiet_pillow() -> Iterator[None]:
         current = cast("list[Any]", warnings.filters)
         if current is not filters and quiet in current:  # somebody's catch_warnings has copied it meanwhile
             current.remove(quiet)
+
+
+def geometry(width: int, height: int, preprocess: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return what `preprocess_pixels` does to an image of a size: the size after the resize, and where the crop begins.
+
+    Returns
+    -------
+    size : (int, int)
+        Width and height.
+    start : (int, int)
+        Left and top; negative where the image is smaller than the crop.
+
+    Raises
+    ------
+    ImageDecodeError
+        As `preprocess_pixels`.
+    """
+    size = _resized(width, height, preprocess.resize)
+    if size != (width, height):
+        check_size(*size)
+    crop_height, crop_width = preprocess.crop or size[::-1]
+    return size, (_crop_start(size[0], crop_width), _crop_start(size[1], crop_height))

@@ -6,66 +6,95 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from featx.manifest.record import Manifest
 from featx.store.records import FeatureBatch
-from featx.vision.decoder import Outcome, Reading, read_sample
+from featx.vision.batch_size import batch_size
+from featx.vision.decode_pool import DecodePool
 from featx.vision.engine import EngineOptions, Job, Notify
-from featx.vision.forward import Forward
+from featx.vision.forward import Flight, Forward
+from featx.vision.pixels import Outcome, PixelPlan
+from featx.vision.reading import NVJPEG
 
 _BATCHES_AHEAD = 2
-_DEFAULT_BATCH_SIZE = 32
 
 
 def iter_local(
     manifest: Manifest, jobs: Sequence[Job], options: EngineOptions, notify: Notify
 ) -> Iterator[tuple[int, FeatureBatch]]:
     """See `featx.vision.engine.iter_batches`."""
-    del notify
-    tables = [Reading.of(job.embedder.backbone.spec) for job in jobs]
-    readings = list(dict.fromkeys(tables))
+    by_job = [PixelPlan.of(job.spec, whole=options.preprocess == "device") for job in jobs]
+    plans = list(dict.fromkeys(by_job))
     open_jobs = [
-        _OpenJob(_size(job, options), len(job.positions), readings.index(table), Forward(job))
-        for job, table in zip(jobs, tables, strict=True)
+        _OpenJob(plans.index(plan), batch_size(job, options), len(job.positions))
+        for job, plan in zip(jobs, by_job, strict=True)
     ]
     ahead = max([_BATCHES_AHEAD * job.size for job in open_jobs] + [2 * options.n_threads])
-    threads = ThreadPoolExecutor(options.n_threads, thread_name_prefix="featx-decode")
+    # The pool is closed also when the caller stops early or Ctrl-C comes.
+    with DecodePool(manifest, plans, options) as pool:
+        batches = _decoded(_batches(pool, _stream(jobs), open_jobs, ahead), jobs)
+        yield from _ended(batches, Forward(jobs, notify, whole=[plan.whole for plan in by_job]), jobs)
+
+
+def _batches(
+    pool: DecodePool, stream: Iterator[tuple[int, list[int]]], open_jobs: Sequence[_OpenJob], ahead: int
+) -> Iterator[tuple[int, list[Outcome]]]:
+    """Yield a job's index and its next samples whenever these are a whole batch; decode `ahead` samples meanwhile."""
     waiting: deque[tuple[list[int], list[int], Future[list[Outcome]]]] = deque()
 
-    def first() -> Iterator[tuple[int, FeatureBatch]]:
-        """Hand the oldest sample to the jobs that want it; yields the batches that it completes."""
+    def oldest() -> Iterator[tuple[int, list[Outcome]]]:
         wanted_by, wanted, future = waiting.popleft()
         outcomes = dict(zip(wanted, future.result(), strict=True))
         for index in wanted_by:
-            job = open_jobs[index]
-            batch = job.add(outcomes[job.reading])
+            batch = open_jobs[index].add(outcomes[open_jobs[index].plan])
             if batch:
-                yield index, job.forward(batch)
+                yield index, batch
 
-    try:
-        for position, wanted_by in _stream(jobs):
-            wanted = list(dict.fromkeys(open_jobs[index].reading for index in wanted_by))
-            future = threads.submit(read_sample, manifest, position, [readings[i] for i in wanted])
-            waiting.append((wanted_by, wanted, future))
-            if len(waiting) > ahead:
-                yield from first()
-        while waiting:
-            yield from first()
-    finally:
-        # Also when the caller stops early or Ctrl-C comes: what has not begun is not begun.
-        threads.shutdown(wait=True, cancel_futures=True)
+    for position, wanted_by in stream:
+        wanted = list(dict.fromkeys(open_jobs[index].plan for index in wanted_by))
+        waiting.append((wanted_by, wanted, pool.submit(position, wanted)))
+        if len(waiting) > ahead:
+            yield from oldest()
+    while waiting:
+        yield from oldest()
+
+
+def _decoded(batches: Iterator[tuple[int, list[Outcome]]], jobs: Sequence[Job]) -> Iterator[tuple[int, list[Outcome]]]:
+    """Have the files decoded that the workers left to a GPU."""
+    if all(job.spec.preprocess.decoder != NVJPEG for job in jobs):
+        yield from batches
+        return
+    from featx.vision.nvjpeg import JpegDecoder, decode_outcomes
+
+    decoders = [JpegDecoder(job.spec.preprocess, device=job.embedder.device.partition(",")[0]) for job in jobs]
+    for index, outcomes in batches:
+        yield index, decode_outcomes(outcomes, decoders[index])
+
+
+def _ended(
+    batches: Iterator[tuple[int, list[Outcome]]], forward: Forward, jobs: Sequence[Job]
+) -> Iterator[tuple[int, FeatureBatch]]:
+    """Compute batches and yield them in the order of their beginning, as many under way as keep a device busy."""
+    flights: deque[Flight] = deque()
+    for index, outcomes in batches:
+        embedder = jobs[index].embedder
+        flights.append(forward.begin(index, outcomes, [flight for flight in flights if flight.index == index]))
+        while sum(flight.job.embedder is embedder for flight in flights) > embedder.ahead:
+            flight = flights.popleft()
+            yield flight.index, flight.end()
+    for flight in flights:
+        yield flight.index, flight.end()
 
 
 @dataclass
 class _OpenJob:
     """A job and its batch that is being filled."""
 
+    plan: int
     size: int
     left: int
-    reading: int
-    forward: Forward
     batch: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> list[Outcome]:
@@ -76,11 +105,6 @@ class _OpenJob:
             return []
         whole, self.batch = self.batch, []
         return whole
-
-
-def _size(job: Job, options: EngineOptions) -> int:
-    size = job.batch_size or options.batch_size
-    return size if isinstance(size, int) else _DEFAULT_BATCH_SIZE
 
 
 def _stream(jobs: Sequence[Job]) -> Iterator[tuple[int, list[int]]]:

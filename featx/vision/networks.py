@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from featx.errors import UnknownNameError, UsageError
-from featx.spec import Preprocess
-from featx.vision import download, mini, own, registry, tensors
+from featx.spec import TIMM, Preprocess
+from featx.vision import download, mini, nodes, own, registry, tensors, timm_models
 
 MINI = "featx-mini"
 FILE, OWN = "file", "own"
@@ -59,6 +59,8 @@ def load_network(backbone: str, weights: str, progress: download.Progress | None
         If the weights are missing, damaged, of another architecture, or cannot be downloaded.
     """
     seed = _seed(weights)
+    if backbone.startswith(TIMM):
+        return _load_timm(backbone, weights, seed, progress)
     if own.is_own(backbone):
         return _load_own(backbone, weights, seed)
     if backbone == MINI:
@@ -108,6 +110,27 @@ def _load_own(backbone: str, weights: str, seed: int | None) -> LoadedNetwork:
     return LoadedNetwork(network, preprocess, name, tensors.tensors_sha256(network), own=True)
 
 
+def _load_timm(backbone: str, weights: str, seed: int | None, progress: download.Progress | None) -> LoadedNetwork:
+    if seed is not None:
+        model = timm_models.find(backbone)
+        preprocess = timm_models.preprocess_of(model)
+        network, node = timm_models.with_node(
+            model, timm_models.build(model, seed=seed), lambda n: timm_models.build(model, seed=seed, n_classes=n)
+        )
+        name, sha256 = f"random:{seed}", tensors.tensors_sha256(network)
+        return LoadedNetwork(network, preprocess, name, sha256, node, scores=node != nodes.OUTPUT)
+    is_file = _is_file(weights)
+    model = timm_models.find(backbone, "DEFAULT" if is_file else weights)
+    preprocess = timm_models.preprocess_of(model)
+    path = Path(weights) if is_file else timm_models.fetch(model, progress=progress)
+    state = tensors.read_state_dict(path)
+    network, node = timm_models.fit(model, state, weights=repr(weights) if is_file else model.name)
+    name = FILE if is_file else model.name
+    return LoadedNetwork(
+        network, preprocess, name, tensors.file_sha256(path), node, scores=node != nodes.OUTPUT, own=is_file
+    )
+
+
 def check_name(name: str) -> str:
     """Return a name of torchvision's registry as it is.
 
@@ -118,7 +141,9 @@ def check_name(name: str) -> str:
     """
     known = registry.names()
     if name not in known:
-        hint = "`featx backbones` lists them; a network of your own is written package.module:function"
+        hint = (
+            "`featx backbones` lists them, `featx backbones timm:` timm's; your own is written package.module:function"
+        )
         raise UnknownNameError("backbone", name, [MINI, *known], hint=hint)
     return name
 

@@ -127,7 +127,7 @@ class Trace:
         return None if self.classifier is None or output is None else output[1]
 
 
-def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool) -> Trace:
+def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool, classifier: str | None = None) -> Trace:
     """Run a network once on two blank images and note what every module takes and gives.
 
     Parameters
@@ -138,6 +138,8 @@ def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool) -> Tra
         Height and width.
     meta : bool
         Whether to run on the meta device, where only shapes are computed.
+    classifier : str, optional
+        The module that is the classifier, where that is known; None: the one that looks like it.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool) -> Tra
     """
     calls: dict[str, _Call] = {}
     ran: list[str] = []
-    candidate = classifier_of(network)
+    candidate = classifier_of(network) if classifier is None else classifier
 
     def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from featx.errors import InputError, UnknownNameError, UsageError
-from featx.spec import Preprocess
+from featx.spec import Preprocess, is_own_code
 from featx.vision.registry import IMAGENET_MEAN, IMAGENET_STD, preprocess_of, seeded
 
 PREPROCESS = Preprocess(resize=(256,), crop=(224, 224), mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -22,7 +22,7 @@ PREPROCESS = Preprocess(resize=(256,), crop=(224, 224), mean=IMAGENET_MEAN, std=
 
 def is_own(backbone: str) -> bool:
     """Tell whether a backbone's name is that of a function."""
-    return ":" in backbone
+    return is_own_code(backbone)
 
 
 def call_function(backbone: str, *, seed: int) -> tuple[nn.Module, Preprocess]:

@@ -126,7 +126,7 @@ def build(name: str, image_size: int, *, seed: int | None = None, n_classes: int
 
     if seed is not None:
         return seeded(make, seed)
-    with _WithoutValues():
+    with without_values():
         return seeded(make, 0)
 
 
@@ -166,6 +166,11 @@ def classes_in(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> int |
     if own is None or given is None or len(given) != own.ndim or tuple(given[1:]) != tuple(own.shape[1:]):
         return None
     return int(given[0])
+
+
+def without_values() -> TorchFunctionMode:
+    """Return a context in which networks are built on the meta device: in milliseconds, without values."""
+    return _WithoutValues()
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -147,7 +147,9 @@ def parse_view(view: str) -> Words:
             or not all(_NUMBER.fullmatch(number) for number in numbers)
             or not operation.takes(values := tuple(map(float, numbers)))
         ):
-            raise UsageError(f"{word[:40]!r} in the view {view[:200]!r} is not understood; each word once, of: {_USAGE}")
+            raise UsageError(
+                f"{word[:40]!r} in the view {view[:200]!r} is not understood; each word once, of: {_USAGE}"
+            )
         words[name] = values
     return tuple(words.items())
 

@@ -17,6 +17,7 @@ from PIL import Image
 from featx.extract import extract
 from featx.spec import FeatureRequest
 from featx.store.file import FeatureFile
+from featx.store.trailer import row_ranges, trailer_of
 
 TINY = ["--backbone", "squeezenet1_1", "--weights", "random", "--num-workers", "2"]
 
@@ -251,6 +252,12 @@ def cut(path):
 def make_newer(path):
     with h5py.File(path, "r+") as file:
         file.attrs["featx_format"] = 99
+        file.flush()
+        rows = row_ranges([file["features"]])
+    with path.open("rb+") as file:
+        trailer = trailer_of(file.fileno(), rows)
+        file.seek(0, os.SEEK_END)
+        file.write(trailer)
 
 
 @pytest.mark.parametrize(

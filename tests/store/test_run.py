@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 
-import h5py
 import numpy as np
 import pytest
 import store_samples as samples
@@ -58,7 +57,7 @@ def test_every_sample_is_in_the_ledger_and_rows_are_in_manifest_order(path):
     assert_rows(path, expected_rows(manifest.keys))
     with FeatureFile.open(path) as file:
         ledger = file.ledger()
-        assert ledger.entries() == [samples.entry(key) for key in manifest.keys]
+        assert list(ledger.entries()) == [samples.entry(key) for key in manifest.keys]
         assert [key for key, row in zip(ledger.key, ledger.row, strict=True) if row >= 0] == file.keys()
         assert (ledger.label, ledger.group, ledger.split) == (manifest.labels, manifest.groups, manifest.splits)
         assert file.meta() == manifest.meta
@@ -276,7 +275,7 @@ def test_a_damaged_file_is_refused_and_replace_makes_it_anew(path):
 def test_damage_inside_a_file_is_refused_at_the_latest_when_it_is_read_and_replace_makes_it_anew(path, dataset):
     manifest = samples.manifest(20)
     samples.extract(path, manifest)
-    with h5py.File(path, "a") as file:
+    with samples.edited(path) as file:
         file[dataset][1] += 1
     with pytest.raises(StoreFormatError, match="--replace"):
         FeatureFile.open(path).verify()

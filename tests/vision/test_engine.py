@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from featx.errors import UnknownNameError, UsageError
+from featx.errors import DeviceMemoryError, UnknownNameError, UsageError
 from featx.manifest.record import Manifest
 from featx.manifest.source import manifest_of
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
 from featx.store.records import REASONS
 from featx.vision import nodes
 from featx.vision.backbones import Backbone, load_backbone
+from featx.vision.batch_size import LARGEST, fastest_batch_size
 from featx.vision.embed import Embedder
 from featx.vision.engine import EngineOptions, Job, iter_batches
+from featx.vision.views import apply_view
 
 PREPROCESS = Preprocess(resize=(8,), crop=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 SMALLER = Preprocess(resize=(6,), crop=(4, 4), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))
@@ -38,6 +40,13 @@ class Means(nn.Module):
     def forward(self, x):
         self.batches.append(len(x))
         return x.mean(dim=(2, 3)) * self.scale
+
+
+class Corner(Means):
+    """The pixel at the top left."""
+
+    def forward(self, x):
+        return x[:, :, 0, 0].clone()
 
 
 def embedder_of(network, **spec):
@@ -138,6 +147,180 @@ def test_positions_of_several_jobs_must_ascend(tmp_path):
 def test_an_engine_that_does_not_exist_is_an_error_and_nothing_takes_its_place():
     with pytest.raises(UnknownNameError, match=r"unknown engine 'dask'.*local"):
         iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], EngineOptions(engine="dask"))
+
+
+class Small(Means):
+    """A network on a device that has no room for more than some images at once."""
+
+    def __init__(self, room, error=torch.OutOfMemoryError):
+        super().__init__()
+        self.room, self.error = room, error
+
+    def forward(self, x):
+        if len(x) > self.room:
+            raise self.error(f"no room for {len(x)}")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_a_batch_too_large_for_memory_is_computed_in_halves_and_told_once_not_once_a_batch(tmp_path, error):
+    manifest = files(tmp_path, [png(i) for i in range(20)])
+    embedder, told = embedder_of(Small(3, error), views=("plain", "hflip")), []
+    batches = [
+        b for _, b in iter_batches(manifest, [Job(embedder, range(20))], EngineOptions(8, 2), notify=told.append)
+    ]
+    assert [len(batch.entries) for batch in batches] == [8, 8, 4]
+    assert np.concatenate([b.features[::2, 0] for b in batches]) == pytest.approx(np.arange(20) / 255)
+    assert embedder.backbone.network.batches == [2] * 20
+    assert [words.partition("at once: ")[2] for words in told] == [
+        f"from here on {n} in one forward pass" for n in (4, 2)
+    ]
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_an_error_that_says_so(tmp_path):
+    embedder = embedder_of(Small(2))
+    embedder.backbone.network.room = 0
+    with (
+        pytest.raises(DeviceMemoryError, match="even one image"),
+        pytest.warns(RuntimeWarning, match="from here on 1 in one forward pass"),
+    ):
+        run(files(tmp_path, [png(1), png(2)]), embedder)
+
+
+def test_a_batch_size_is_tried_out_and_no_larger_than_memory_allows(tmp_path):
+    embedder = embedder_of(Small(20))
+    assert fastest_batch_size(embedder) in (8, 16)
+    with pytest.raises(DeviceMemoryError):
+        fastest_batch_size(embedder_of(Small(3)))
+    manifest = files(tmp_path, [png(i) for i in range(20)])
+    batches = [b for _, b in iter_batches(manifest, [Job(embedder, range(20))], EngineOptions("auto", 2))]
+    assert len(batches[0].entries) in (8, 16)
+
+
+def test_the_size_beyond_which_nothing_is_gained_is_taken(monkeypatch):
+    rates = {8: 100.0, 16: 106.0, 32: 130.0, 64: 136.0, 128: 900.0}
+    monkeypatch.setattr("featx.vision.batch_size._images_per_second", lambda embedder, size: rates[size])
+    assert fastest_batch_size(embedder_of(Means())) == 32
+
+
+def test_a_size_that_would_take_half_of_the_free_memory_is_not_tried(monkeypatch):
+    monkeypatch.setattr("featx.vision.batch_size._images_per_second", lambda embedder, size: float(size))
+    assert fastest_batch_size(embedder_of(Means())) == LARGEST
+    monkeypatch.setattr("featx.vision.batch_size._free_bytes", lambda: 0.0)
+    monkeypatch.setattr("featx.vision.batch_size._resident_bytes", lambda: 1.0)
+    assert fastest_batch_size(embedder_of(Means())) == 8
+
+
+def test_views_of_a_sample_are_consecutive_rows_and_the_plain_one_is_as_without_views(tmp_path):
+    rng = np.random.default_rng(3)
+    images = [Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)) for _ in range(5)]
+    views = ("plain", "hflip", "brightness=1.2")
+    plain = run(manifest_of(images), embedder_of(Corner()))
+    batches = run(manifest_of(images), embedder_of(Corner(), views=views))
+    for batch, alone in zip(batches, plain, strict=True):
+        assert batch.entries == alone.entries
+        assert np.array_equal(batch.features[::3], alone.features)
+    for v, view in enumerate(views):
+        seen = run(manifest_of([apply_view(image, view) for image in images]), embedder_of(Corner()))
+        assert np.array_equal(
+            np.concatenate([batch.features[v::3] for batch in batches]), np.concatenate([b.features for b in seen])
+        )
+
+
+def test_a_sample_with_one_bad_view_fails_as_a_whole(tmp_path):
+    class Sunburnt(Means):
+        def forward(self, x):
+            features = super().forward(x)
+            features[features[:, 0] > 0.9] = float("nan")
+            return features
+
+    manifest = files(tmp_path, [png(100), png(200)])
+    (batch,) = run(manifest, embedder_of(Sunburnt(), views=("plain", "brightness=1.2")))
+    assert [entry.reason for entry in batch.entries] == ["", "not-finite"]
+    assert batch.features.shape == (2, 3)
+
+
+class Two(nn.Module):
+    """A network with two places to read."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, x):
+        self.batches.append(len(x))
+        return self.second(self.first(x)).mean(dim=(2, 3))
+
+
+def test_jobs_that_share_an_embedder_share_its_passes_where_their_batches_are_the_same(tmp_path):
+    network = Two().eval()
+    traced = nodes.trace(network, (8, 8), meta=False)
+    network.batches.clear()
+    backbones = []
+    for name, channels in (("first", 4), ("second", 5)):
+        node = nodes.find_node(network, traced, name)
+        spec = FeatureSpec("tests:two", "own", "", name, "avg", (channels,), PREPROCESS)
+        backbones.append(Backbone(spec, network, node))
+    both = Embedder(backbones[0], also=backbones[1:], device="cpu")
+    manifest = files(tmp_path, [png(i) for i in range(7)])
+
+    def rows(jobs):
+        found = [[] for _ in jobs]
+        for index, batch in iter_batches(manifest, jobs, EngineOptions(batch_size=3)):
+            found[index].append(batch.features)
+        return [np.concatenate(features) for features in found]
+
+    together = rows([Job(both, range(7)), Job(both, range(7), output=1)])
+    assert network.batches == [3, 3, 1]
+    for backbone, features in zip(backbones, together, strict=True):
+        assert np.array_equal(features, rows([Job(Embedder(backbone, device="cpu"), range(7))])[0])
+    network.batches.clear()
+    apart = rows([Job(both, range(7)), Job(both, [1, 2, 3, 4, 5], output=1)])
+    assert network.batches == [3, 3, 3, 2, 1]
+    assert np.array_equal(apart[0], together[0])
+    np.testing.assert_allclose(apart[1], together[1][1:6], rtol=1e-5)
+
+
+class Late(Embedder):
+    """An embedder that takes batches ahead, as on a device that works beside the caller."""
+
+    def __init__(self, backbone):
+        super().__init__(backbone, device="cpu")
+        self.ahead, self.under_way, self.most = 2, 0, 0
+
+    def submit(self, pixels):
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        return _LateBatch(self, pixels.copy())
+
+
+class _LateBatch:
+    def __init__(self, embedder, pixels):
+        self.embedder, self.pixels = embedder, pixels
+
+    def results(self):
+        self.embedder.under_way -= 1
+        return Embedder.submit(self.embedder, self.pixels).results()
+
+
+def test_batches_are_begun_ahead_where_the_device_works_beside_the_caller(tmp_path):
+    manifest = files(tmp_path, [png(i // 2) for i in range(13)])  # 3 and 4, ...: the same bytes in two batches
+    embedder = Late(embedder_of(Means()).backbone)
+    batches = run(manifest, embedder, batch_size=3)
+    assert embedder.most == 3
+    assert np.concatenate([b.features[:, 0] for b in batches]) == pytest.approx(np.arange(13) // 2 / 255)
+    assert sum(embedder.backbone.network.batches) == 7, "what another batch computes already is not computed again"
+
+
+def test_memory_that_runs_out_behind_the_caller_s_back_is_halved_too(tmp_path):
+    told = []
+    embedder = Late(embedder_of(Small(2)).backbone)
+    jobs = [Job(embedder, range(10))]
+    manifest = files(tmp_path, [png(i) for i in range(10)])
+    batches = [batch for _, batch in iter_batches(manifest, jobs, EngineOptions(4), notify=told.append)]
+    assert np.concatenate([b.features[:, 0] for b in batches]) == pytest.approx(np.arange(10) / 255)
+    assert len(told) == 1
 
 
 def test_the_ledger_tells_what_the_file_was(tmp_path):
@@ -334,3 +517,28 @@ def test_an_error_that_is_not_of_the_image_is_not_hidden_as_a_failed_row():
 def test_a_batch_size_or_number_of_workers_out_of_range_is_a_usage_error(options):
     with pytest.raises(UsageError, match="at least"):
         iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_resized_on_the_device_give_the_bits_of_images_resized_by_the_workers(tmp_path, num_workers):
+    rng = np.random.default_rng(4)
+    contents = [KINDS["truncated"], None]
+    for height, width in rng.integers(20, 300, (9, 2)):
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(out, "PNG")
+        contents.append(out.getvalue())
+    manifest = files(tmp_path, [*contents, contents[-1]])
+    embedder = Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cpu")
+    results = []
+    for preprocess in ("cpu", "device"):
+        options = EngineOptions(batch_size=4, num_workers=num_workers, preprocess=preprocess)
+        results.append([batch for _, batch in iter_batches(manifest, [Job(embedder, range(len(manifest)))], options)])
+    for one, other in zip(*results, strict=True):
+        assert one.entries == other.entries
+        assert np.array_equal(one.features, other.features)
+    assert sum(len(batch.features) for batch in results[0]) == 10
+
+
+def test_an_unknown_place_to_preprocess_is_a_usage_error():
+    with pytest.raises(UsageError, match="unknown place to preprocess 'gpu'"):
+        iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], EngineOptions(preprocess="gpu"))

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -22,6 +23,7 @@ from featx.spec import Preprocess
 from featx.store.records import REASONS
 from featx.vision import images
 from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
+from featx.vision.reading import Reading
 
 SHARED = Path(__file__).parents[2] / "../shared"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,8 +35,8 @@ def saved(image, format, **options):
     return buffer.getvalue()
 
 
-def rgb(data, **options):
-    return np.asarray(open_rgb(data, **options)[0])
+def rgb(data, *, frame=0, **options):
+    return np.asarray(open_rgb(data, Reading(**options), frame=frame)[0])
 
 
 def photo(width=64, height=48, seed=0):
@@ -48,7 +50,7 @@ def photo(width=64, height=48, seed=0):
 
 def reason_of(data, **options):
     with pytest.raises(ImageDecodeError) as caught:
-        open_rgb(data, **options)
+        open_rgb(data, Reading(**options))
     assert caught.value.reason in REASONS
     return caught.value.reason
 
@@ -267,7 +269,53 @@ def test_a_window_does_not_touch_8_bit_images():
 @pytest.mark.parametrize("window", [(1, 1), (2, 1), (float("nan"), 1)])
 def test_a_window_that_is_not_low_below_high_is_a_usage_error(window):
     with pytest.raises(UsageError, match="LO < HI"):
-        open_rgb(saved(photo(), "PNG"), window=window)
+        Reading(window=window)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32, np.int32])
+def test_percentiles_are_a_window_that_each_image_brings_itself(kind):
+    values = (np.random.default_rng(1).permutation(1000).reshape(20, 50) * 7 + 100).astype(kind)
+    data = tiff(values, sample_format={"u": 1, "i": 2, "f": 3}[np.dtype(kind).kind])
+    low, high = np.percentile(values, (5, 90))
+    shown = rgb(data, percentiles=(5, 90))[..., 0]
+    assert (shown == rgb(data, window=(low, high))[..., 0]).all()
+    assert (shown == 0).mean() == pytest.approx(0.05, abs=0.01)
+    assert (shown == 255).mean() == pytest.approx(0.10, abs=0.01)
+
+
+def test_a_window_uses_all_16_bits_of_colour_in_png():
+    values = (20_000 + np.arange(2 * 3 * 3) * 10).astype(np.uint16).reshape(2, 3, 3)
+    data = png(3, 2, 16, 2, [row.astype(">u2").tobytes() for row in values])
+    assert (rgb(data) == 78).all()
+    assert (rgb(data, window=(20_000, 20_170)) == np.rint((values - 20_000.0) * 255 / 170)).all()
+    assert (rgb(data, percentiles=(0, 100)) == rgb(data, window=(20_000, 20_170))).all()
+
+
+def test_the_alpha_of_16_bit_png_is_composited_after_the_window():
+    colour = np.array([[1000, 1100, 1200, 65535], [1000, 1000, 1000, 0], [1200, 1200, 1200, 32896]], np.uint16)
+    data = png(3, 1, 16, 6, [colour.astype(">u2").tobytes()])
+    assert rgb(data, window=(1000, 1200))[0].tolist() == [[0, 128, 255], [255] * 3, [255] * 3]
+    grey = np.array([[1000, 65535], [1200, 65535], [1000, 0]], np.uint16)
+    data = png(3, 1, 16, 4, [grey.astype(">u2").tobytes()])
+    assert rgb(data, window=(1000, 1200))[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_the_transparent_colour_of_16_bit_png_is_compared_in_16_bits():
+    colour = np.array([[1000, 1000, 1000], [1000, 1000, 1001]], np.uint16)
+    marked = (b"tRNS", struct.pack(">3H", 1000, 1000, 1001))
+    data = png(2, 1, 16, 2, [colour.astype(">u2").tobytes()], marked)
+    assert rgb(data, window=(1000, 2000))[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_orientation_and_limits_hold_for_16_bit_png(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.zeros((2, 4, 3), np.uint16)
+    values[0, 0] = 65535
+    data = png(4, 2, 16, 2, [row.astype(">u2").tobytes() for row in values], (b"eXIf", exif.tobytes()[6:]))
+    assert rgb(data, window=(0, 65535))[0, 1].tolist() == [255] * 3
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    assert reason_of(data, window=(0, 65535)) == "bomb"
 
 
 # ---- orientation and frames
@@ -338,6 +386,61 @@ def test_every_format_gives_about_the_picture_that_was_saved(format):
     assert difference < (16 if format == "GIF" else 4)  # GIF: 256 colours
 
 
+# ---- reduced scale
+
+
+def read_for(resize, decoder):
+    return Reading.of(Preprocess(resize=resize, crop=(), mean=MEAN, std=STD, decoder=decoder))
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "scale"),
+    [
+        ((800, 600), (100,), 2),
+        ((799, 600), (100,), 2),
+        ((800, 399), (100,), 1),
+        ((800, 800), (100,), 4),
+        ((3200, 1600), (100,), 8),
+        ((800, 600), (100, 100), 2),
+        ((800, 400), (50, 200), 2),
+        ((800, 600), (), 1),
+        ((100, 80), (224,), 1),
+    ],
+)
+def test_a_draft_is_the_smallest_scale_of_at_least_twice_what_the_resize_needs(size, resize, scale):
+    data = saved(photo(*size), "JPEG")
+    whole, facts = open_rgb(data, read_for(resize, "pillow"))
+    draft, facts_of_draft = open_rgb(data, read_for(resize, "pillow-draft"))
+    assert whole.size == size
+    assert draft.size == (-(-size[0] // scale), -(-size[1] // scale))
+    assert facts == facts_of_draft  # what the file holds
+    assert (np.asarray(draft) == np.asarray(open_rgb(data, read_for(resize, "pillow-draft"))[0])).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_draft_knows_which_side_is_up(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(photo(800, 400), "JPEG", exif=exif)
+    draft, _ = open_rgb(data, read_for((200, 50), "pillow-draft"))  # height 200, width 50
+    assert draft.size == ((800, 400) if orientation == 1 else (200, 400))
+
+
+def test_a_draft_gives_about_the_same_pixels_and_concerns_jpeg_alone():
+    plan = Preprocess(resize=(60,), crop=(48, 48), mean=MEAN, std=STD, decoder="pillow-draft")
+    for format in ("JPEG", "PNG", "WEBP"):
+        data = saved(photo(900, 700), format)
+        draft = preprocess_pixels(open_rgb(data, Reading.of(plan))[0], plan).astype(int)
+        whole = preprocess_pixels(open_rgb(data)[0], plan)
+        assert np.abs(draft - whole).mean() < 2
+        assert (draft == whole).all() == (format != "JPEG")
+
+
+def test_an_unknown_decoder_lists_the_known_ones():
+    with pytest.raises(UnknownNameError, match="did you mean pillow-draft"):
+        read_for((224,), "pillow-drafts")
+
+
 # ---- failures
 
 
@@ -371,9 +474,15 @@ def test_text_and_programs_are_not_an_image(data):
     assert reason_of(data) == "not-an-image"
 
 
-@pytest.mark.parametrize("data", [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0" * 128 + b"DICM" + b"\0" * 64])
-def test_heic_and_dicom_are_named_unsupported(data):
-    assert reason_of(data) == "unsupported"
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [("pillow_heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), ("pydicom", b"\0" * 128 + b"DICM" + b"\0" * 64)],
+)
+def test_heic_and_dicom_are_unsupported_without_the_extra_which_is_named(monkeypatch, module, data):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImageDecodeError, match=r"pip install 'featx\[formats\]'") as caught:
+        open_rgb(data)
+    assert (caught.value.reason, caught.value.missing) == ("unsupported", "formats")
 
 
 def test_a_tiff_of_many_bands_is_unsupported():
@@ -572,7 +681,9 @@ def test_a_folder_takes_every_extension_of_the_formats_that_are_read():
     Image.init()
     extensions = {extension for extension, format in Image.registered_extensions().items() if format in images.FORMATS}
     assert extensions <= EXTENSIONS
-    assert {Image.registered_extensions().get(extension, "PPM") for extension in EXTENSIONS} <= {*images.FORMATS, "MPO"}
+    promised = {Image.registered_extensions().get(extension, "PPM") for extension in EXTENSIONS - {*images.PROMISED}}
+    assert promised <= {*images.FORMATS, "MPO"}
+    assert {*images.PROMISED} <= EXTENSIONS
 
 
 # ---- preprocess

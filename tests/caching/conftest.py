@@ -1,0 +1,14 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+for folder in (Path(__file__).parents[1] / "store", Path(__file__).parent):
+    sys.path.insert(0, str(folder))  # store_samples and the like, also for the processes that the tests start
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """What outlasts a power cut is tested beside the store; here nothing is lost, and the tests are twice as fast."""
+    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
+    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
