@@ -18,7 +18,7 @@ REASONS = {
     "corrupt": "the image's data are damaged",
     "bomb": "more pixels than is safe to decode",
     "not-an-image": "no known image format",
-    "out-of-window": "values outside [0, 1]; give --window LO,HI",
+    "out-of-window": "values without a black and white of their own; give --window LO,HI or --percentiles LO,HI",
     "unsupported": "an image of a kind that featx does not read",
     "name-not-utf8": "the file's name is not valid UTF-8",
     "symlink-loop": "the link leads back to itself",
