@@ -22,8 +22,9 @@ from featx.vision.devices import (
     is_out_of_memory,
 )
 from featx.vision.nodes import Place, read_places
-from featx.vision.nvjpeg import NVJPEG, check_nvjpeg
+from featx.vision.nvjpeg import check_nvjpeg
 from featx.vision.own import is_own
+from featx.vision.reading import NVJPEG
 from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
@@ -78,6 +79,8 @@ class Embedder:
         How many batches to `submit` before the first one's result is taken keep the device busy; 0: none.
     numerics : str
         The arithmetic in words (``"float32, TF32 off"``).
+    runtime : str
+        What executes the network.
 
     Raises
     ------
@@ -85,6 +88,8 @@ class Embedder:
         If a device that was asked for is not there, cannot do what the spec's decoder needs, or `also` holds another
         network.
     """
+
+    runtime = "torch"
 
     def __init__(
         self, backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, lanes: Lanes | None = None
@@ -95,7 +100,7 @@ class Embedder:
             _check_same_network(backbone, other)
         self.device = choose_device(device)
         if backbone.spec.preprocess.decoder == NVJPEG:
-            check_nvjpeg(self.device)
+            check_nvjpeg(self.device, backbone.spec.views)
         self.numerics = describe_numerics(self.device, backbone.spec.dtype)
         self._device = torch.device(self.device)
         # Faster for convolutions; a user's own network may hold a view() that cannot do with it.

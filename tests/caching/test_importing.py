@@ -18,7 +18,7 @@ from featx.caching.exporting import export_features
 from featx.caching.foreign import ImportOptions
 from featx.caching.importing import import_features
 from featx.caching.merging import merge_features
-from featx.errors import InputError, ManifestError, SpecMismatchError, StoreFormatError, UsageError
+from featx.errors import InputError, ManifestError, SpecMismatchError, UsageError
 from featx.store.file import FeatureFile
 
 N, D = 12, 5
@@ -371,7 +371,7 @@ def test_labels_are_joined_by_key(tmp_path, npz):
     assert any("1 of 12 keys of labels.csv are no sample's" in note for note in report.notes)
     write_csv(path, ["path", "label"], [["x", "y"]])
     with pytest.raises(
-        InputError, match="none of its keys is a sample's; the first is 'x', the first sample 'a/00.jpg'"
+        InputError, match=r"none of its keys is a sample's; the first is 'x', the first sample 'a/00.jpg'"
     ):
         taken(tmp_path, npz, labels=str(path))
     write_csv(path, ["path", "label"], [[KEYS[0], "y"], [KEYS[0], "z"]])
@@ -489,7 +489,7 @@ def test_slides_that_do_not_fit(tmp_path, slides):
     with pytest.raises(InputError, match=r"s7.h5: cannot be read as HDF5"):
         taken(tmp_path, folder)
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match="neither features.npy"):
+    with pytest.raises(InputError, match=r"neither features\.npy"):
         taken(tmp_path, tmp_path / "nothing")
 
 
@@ -583,9 +583,6 @@ def test_an_import_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(InputError):
         import_features(tmp_path / "x.csv", tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
-    with pytest.raises(StoreFormatError):
-        (tmp_path / "bad.h5").write_bytes(b"x")
-        featx.load_features(tmp_path / "bad.h5")
 
 
 @pytest.mark.parametrize(
