@@ -26,6 +26,7 @@ from featx.store.records import OK, REASONS, FeatureBatch
 from featx.store.run import ExtractionRun
 from featx.store.work import Work, plan_work
 from featx.version import __version__, versions_of
+from featx.vision.decode_pool import prepare_workers
 from featx.vision.engine import EngineOptions, Job, Notify, check_options, iter_batches
 
 if TYPE_CHECKING:
@@ -244,7 +245,10 @@ def extract(
     manifest = sources.as_manifest(source, source_options)
     paths = output_paths(source, output, requests, many=many)
     outputs = [_output(path, each, manifest, update) for path, each in zip(paths, requests, strict=True)]
-    _load([each for each in outputs if each.answer is None], engine, on_download)
+    todo = [each for each in outputs if each.answer is None]
+    if todo and engine.engine == "local":
+        prepare_workers(manifest, engine)
+    _load(todo, engine, on_download)
     with ExitStack() as stack:
         # In one order whatever the order of the requests: two passes over the same files cannot wait for each other.
         for each in sorted(outputs, key=lambda each: str(each.path)):
