@@ -302,7 +302,9 @@ def _embed(outputs: Sequence[_Output], engine: EngineOptions) -> None:
     for network in {id(each.backbone.network): None for each in outputs if each.backbone is not None}:
         group = [each for each in outputs if each.backbone is not None and id(each.backbone.network) == network]
         first, *others = [each.backbone for each in group if each.backbone is not None]
-        embedder = make_embedder(first, also=others, device=engine.device, runtime=engine.runtime)
+        # The actors of a cluster have embedders of their own: this one only holds the network.
+        device, runtime = ("cpu", "torch") if engine.engine == "ray" else (engine.device, engine.runtime)
+        embedder = make_embedder(first, also=others, device=device, runtime=runtime)
         for each in group:
             each.embedder = embedder
 
@@ -386,7 +388,7 @@ def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) ->
         "python": platform.python_version(),
         **versions_of(("torch", "torchvision", "numpy", "pillow", "h5py", *own_library(backbone))),
         "engine": engine.engine,
-        "runtime": embedder.runtime,
-        "device": embedder.device,
+        "runtime": embedder.runtime if engine.runtime == "auto" else engine.runtime,
+        "device": engine.device if engine.engine == "ray" else embedder.device,
         "batch_size": batch_size,
     }

@@ -57,7 +57,7 @@ class Preprocess:
         first three.
     decoder : str
         What decodes: ``"pillow"``, or ``"pillow-draft"`` (JPEGs decoded at 1/2, 1/4 or 1/8 of their size, where that
-        is still at least twice what the resize makes of it).
+        is still at least twice what the resize makes of it), or ``"nvjpeg"`` (JPEGs decoded by an NVIDIA GPU).
     """
 
     resize: tuple[int, ...]

@@ -90,6 +90,13 @@ def test_featx_info_loads_neither_torch_nor_scikit_learn(folder: Path, loaded_by
     assert loaded(folder, "info", "photos.h5") <= {"h5py", "numpy"}
 
 
+def test_featx_cache_loads_neither_torch_nor_scikit_learn(folder: Path, loaded_by_extract: set[str]) -> None:
+    assert loaded(folder, "cache", "ls", ".") <= {"h5py", "numpy"}
+    assert loaded(folder, "cache", "verify", "photos.h5") <= {"h5py", "numpy", "PIL"}
+    assert loaded(folder, "cache", "export", "photos.h5", "-o", "out.npz") <= {"h5py", "numpy"}
+    assert loaded(folder, "cache", "import", "out.npz", "-o", "out.h5") <= {"h5py", "numpy", "PIL"}
+
+
 def test_featx_fit_loads_no_torch(loaded_by_fit: set[str]) -> None:
     assert "sklearn" in loaded_by_fit
     assert not loaded_by_fit & {"torch", "torchvision", "PIL"}

@@ -137,7 +137,7 @@ def compare_sample(
     """
     from featx.vision.backbones import restore_backbone
     from featx.vision.embed import Embedder
-    from featx.vision.engine import EngineOptions, iter_batches
+    from featx.vision.engine import EngineOptions, Job, iter_batches
 
     engine = engine or EngineOptions()
     with FeatureFile.open(path) as file:
@@ -154,7 +154,8 @@ def compare_sample(
         comparison = _Comparison(file, ledger, tolerance_of(file))
         positions = [place_of_key[ledger.key[position]] for position in there]
         done = 0
-        for batch in iter_batches(manifest, positions, Embedder(backbone, device=engine.device), engine):
+        job = Job(Embedder(backbone, device=engine.device), positions)
+        for _, batch in iter_batches(manifest, [job], engine):
             comparison.add(there[done : done + len(batch.entries)], batch)
             done += len(batch.entries)
             if progress is not None:

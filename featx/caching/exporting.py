@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -161,7 +161,7 @@ class _Table:
         """Names of the columns of features."""
         return [f"f{number}" for number in range(self.file.spec.n_features)]
 
-    def columns(self) -> dict[str, list[str]]:
+    def columns(self) -> dict[str, Sequence[str]]:
         """Return the columns of text, by the names that they have in a table; aligned with the ledger but for view."""
         ledger = self.ledger
         known = {"key": ledger.key, **{role: getattr(ledger, role) for role in _ROLES}, "sha256": ledger.sha256}
@@ -240,7 +240,7 @@ def _write_npz(out: BinaryIO, table: _Table, with_failed: bool, progress: Progre
     lines = np.flatnonzero(table.row >= 0)
     samples = table.sample[lines].tolist()
 
-    def column(values: list[str]) -> list[str]:
+    def column(values: Sequence[str]) -> list[str]:
         return [values[sample] for sample in samples]
 
     with ArrayWriter(out) as arrays:
@@ -264,7 +264,7 @@ def _write_npz(out: BinaryIO, table: _Table, with_failed: bool, progress: Progre
         ):
             arrays.texts(name, [text])
         if with_failed:
-            failed = np.flatnonzero(ledger.row < 0)
+            failed = np.flatnonzero(ledger.row < 0).tolist()
             arrays.texts("failed_keys", [ledger.key[i] for i in failed])
             arrays.texts("failed_reasons", [ledger.reason[i] for i in failed])
 

@@ -162,7 +162,7 @@ def _run(folder: Path) -> CacheItem:
     if run is None:
         return item
     shards = ShardFolder(folder)
-    shards.read(verify=False)
+    shards.read_journal()
     n_rows, spec = sum(shard.rows for shard in shards.shards), run.header.spec
     failed = run.n_done - n_rows // spec.n_views
     return _of_spec(dataclasses.replace(item, rows=n_rows, failed=failed, n_features=spec.n_features), spec)
@@ -178,7 +178,7 @@ def _state_of_run(path: Path) -> str:
 
 def _rows(folder: Path) -> CacheItem:
     shards = ShardFolder(folder)
-    shards.read(verify=False)
+    shards.read_journal()
     state = RUNNING if is_held(folder / "lock") else COMPLETE
     item = CacheItem("", ROWS, state, fingerprint=folder.name, rows=sum(s.rows for s in shards.shards), failed=0)
     spec = read_cache_spec(folder)

@@ -13,8 +13,8 @@ from featx.errors import StoreError, UsageError
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store import leftovers, parts
-from featx.store.records import FeatureBatch
-from featx.store.run import ExtractionRun, RunReport
+from featx.store.records import FeatureBatch, RunReport
+from featx.store.run import ExtractionRun
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` with samples."""

@@ -184,13 +184,19 @@ def _reason(path: Path, item: CacheItem, is_old: bool, files: Sequence[str]) -> 
         return "left over by a run that was killed", ""
     if item.kind == ROWS:
         return ("rows that can be computed again", "") if is_old else ("", "rows that were written of late")
-    if not ShardFolder(path).read(verify=False):
+    if not _has_shards(path):
         return "a run that kept nothing", ""
     if _is_in_file(path):
         return "all that it keeps is in the finished file", ""
     if is_old:
         return f"an unfinished run, {item.state}", ""
     return "", f"an unfinished run, {item.state}: the same featx extract goes on from there"
+
+
+def _has_shards(folder: Path) -> bool:
+    shards = ShardFolder(folder)
+    shards.read_journal()
+    return bool(shards.shards)
 
 
 def _is_in_file(folder: Path) -> bool:
@@ -201,7 +207,7 @@ def _is_in_file(folder: Path) -> bool:
             fingerprint, stored = file.fingerprint, {entry.key: entry for entry in file.ledger().entries()}
     except StoreError:
         return False
-    found = ShardFolder(folder).read()
+    found = list(ShardFolder(folder).read())
     latest = {entry.key: entry for _, entries in found for entry in entries}
     return all(shard.fingerprint == fingerprint for shard, _ in found) and all(
         stored.get(key) == entry for key, entry in latest.items()

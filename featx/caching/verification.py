@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,11 @@ from featx.store.inspection import inspect_shards
 from featx.store.ledger import Ledger
 from featx.store.records import FAILED, OK
 
+ReadRows = Callable[[slice], Any]
+"""Reads rows of features or logits."""
+
 BLOCK_BYTES = 8 * 1024 * 1024
+_CLASSES = 1000  # of a network, as a guess at the length of a row of logits
 _NAMED = 5  # keys of damaged rows in a message
 
 _AGAIN = "extract again with --replace"
@@ -161,13 +166,9 @@ def _problems(file: FeatureFile) -> Iterator[str]:
             yield f"{name}: {_cause(error)}"
     if "ledger" in columns:
         yield from _inconsistencies(file, columns["ledger"], columns)
-    try:
-        file.verify()
-    except StoreFormatError as error:
-        if "ledger" in columns:  # else it is the ledger that `verify` stumbled over
-            yield _bad_rows(file, columns.get("keys")) or _cause(error)
-        elif rows := _bad_rows(file, columns.get("keys")):
-            yield rows
+    for name, read in (("features", file.features), ("logits", file.logits)):
+        if file.sha256_of(name) is not None:
+            yield from _row_problems(file, name, read, columns.get("keys"))
 
 
 def _inconsistencies(file: FeatureFile, ledger: Ledger, columns: dict[str, Any]) -> Iterator[str]:
@@ -176,16 +177,16 @@ def _inconsistencies(file: FeatureFile, ledger: Ledger, columns: dict[str, Any])
     good = np.flatnonzero(ledger.row >= 0)
     is_ok = np.array([status == OK for status in ledger.status], np.bool_)
     if not np.array_equal(is_ok, ledger.row >= 0) or set(ledger.status) - {OK, FAILED}:
-        bad = [ledger.key[i] for i in np.flatnonzero(is_ok != (ledger.row >= 0))]
+        bad = [ledger.key[i] for i in np.flatnonzero(is_ok != (ledger.row >= 0)).tolist()]
         yield f"ledger/status: {_some(bad)} have a row and failed, or neither"
     if not np.array_equal(ledger.row[good], np.arange(len(good)) * n_views):
         yield "ledger/row: the rows are not in the order of the ledger"
         return
     if len(set(ledger.key)) != len(ledger):
         yield "ledger/key: a key is there twice"
-    if not all(ledger.reason[i] for i in np.flatnonzero(~is_ok)):
+    if not all(ledger.reason[i] for i in np.flatnonzero(~is_ok).tolist()):
         yield "ledger/reason: a failed sample has no reason"
-    sample_of_row = np.repeat(good, n_views)
+    sample_of_row = np.repeat(good, n_views).tolist()
     for name, of_sample in _COLUMNS_OF_ROWS.items():
         if name in columns and columns[name] != [getattr(ledger, of_sample)[i] for i in sample_of_row]:
             yield f"{name}: not what the ledger says of these samples"
@@ -198,29 +199,33 @@ def _inconsistencies(file: FeatureFile, ledger: Ledger, columns: dict[str, Any])
             yield f"meta/{name}: {len(values):,} values for {len(ledger):,} samples"
 
 
-def _bad_rows(file: FeatureFile, keys: list[str] | None) -> str:
-    """Name the rows that cannot be read; ``""`` if each can, and only their sum is wrong."""
-    step = max(1, BLOCK_BYTES // max(1, 4 * file.spec.n_features))
-    bad = [
-        row for start in range(0, file.n_rows, step) for row in _unreadable(file, start, min(start + step, file.n_rows))
-    ]
-    if not bad:
-        return ""
-    runs = [[row for _, row in run] for _, run in groupby(enumerate(bad), lambda pair: pair[1] - pair[0])]
-    spans = ", ".join(f"{run[0]:,} to {run[-1]:,}" if len(run) > 1 else f"{run[0]:,}" for run in runs)
-    names = f" ({_some([keys[row] for row in bad])})" if keys is not None else ""
-    return f"features: rows {spans}{names} cannot be read"
+def _row_problems(file: FeatureFile, name: str, read: ReadRows, keys: list[str] | None) -> Iterator[str]:
+    """Read all rows of a dataset in blocks; name those that cannot be read."""
+    digest, bad = hashlib.sha256(), list[int]()
+    step = max(1, BLOCK_BYTES // (4 * max(file.spec.n_features, _CLASSES)))
+    for start in range(0, file.n_rows, step):
+        rows = slice(start, min(start + step, file.n_rows))
+        try:
+            digest.update(np.ascontiguousarray(read(rows)).data)
+        except StoreFormatError:
+            bad += _unreadable(read, rows.start, rows.stop)
+    if bad:
+        runs = [[row for _, row in run] for _, run in groupby(enumerate(bad), lambda pair: pair[1] - pair[0])]
+        spans = ", ".join(f"{run[0]:,} to {run[-1]:,}" if len(run) > 1 else f"{run[0]:,}" for run in runs)
+        names = f" ({_some([keys[row] for row in bad])})" if keys is not None else ""
+        yield f"{name}: rows {spans}{names} cannot be read"
+    elif digest.hexdigest() != file.sha256_of(name):
+        yield f"{name}: they do not match their sha256"
 
 
-def _unreadable(file: FeatureFile, start: int, stop: int) -> list[int]:
+def _unreadable(read: ReadRows, start: int, stop: int) -> list[int]:
     try:
-        file.features(slice(start, stop))
-        file.logits(slice(start, stop))
+        read(slice(start, stop))
     except StoreFormatError:
         if stop - start == 1:
             return [start]
         middle = (start + stop) // 2
-        return _unreadable(file, start, middle) + _unreadable(file, middle, stop)
+        return _unreadable(read, start, middle) + _unreadable(read, middle, stop)
     return []
 
 

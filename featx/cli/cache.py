@@ -386,4 +386,8 @@ def _compare(
 
 def _may_remove() -> bool:
     """Ask; where nobody can be asked, the answer is no."""
-    return sys.stdin.isatty() and sys.stdout.isatty() and click.confirm("remove them?")
+    return _is_terminal() and click.confirm("remove them?")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -199,6 +199,10 @@ engine_options: Callable[[Any], Any] = _stack(
         metavar="N",
         help="Processes of the cluster that compute (default: as many as there is room for).",
     ),
+    click.option("--ray-cpus", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Cores of each of them."),
+    click.option(
+        "--ray-gpus", type=click.FloatRange(min=0), metavar="N", help="GPUs of each of them, also a fraction."
+    ),
     click.option(
         "--runtime",
         default="auto",
@@ -206,7 +210,13 @@ engine_options: Callable[[Any], Any] = _stack(
         metavar="NAME",
         help="What executes the network: auto, torch, compile, openvino or onnxruntime.",
     ),
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1, cuda:all or mps; several with commas.",
+    ),
     click.option(
         "--batch-size",
         type=BatchSize(),
@@ -262,17 +272,25 @@ def read_source_options(values: dict[str, Any]) -> SourceOptions:
     return SourceOptions(**{name: values.pop(name) for name in names + columns})
 
 
+_RAY = {
+    "ray_address": "address",
+    "ray_actors": "n_actors",
+    "ray_cpus": "cpus_per_actor",
+    "ray_gpus": "gpus_per_actor",
+}  # the option to the field of RayOptions
+
+
 def read_engine_options(values: dict[str, Any]) -> EngineOptions:
     """Take the values of `engine_options` out of a command's keyword arguments."""
     from featx.vision.engine import EngineOptions
 
     names = ("engine", "runtime", "device", "batch_size", "num_workers", "time_limit")
     chosen = {name: values.pop(name) for name in names}
-    address, n_actors = values.pop("ray_address"), values.pop("ray_actors")
+    given = {field: value for option, field in _RAY.items() if (value := values.pop(option)) is not None}
     if chosen["engine"] != "ray":
-        if address is not None or n_actors is not None:
-            raise UsageError("--ray-address and --ray-actors have no meaning without --engine ray")
+        if given:
+            raise UsageError("the options --ray-... have no meaning without --engine ray")
         return EngineOptions(**chosen)
     from featx.vision.ray_cluster import RayOptions
 
-    return EngineOptions(**chosen, ray=RayOptions(address=address, n_actors=n_actors))
+    return EngineOptions(**chosen, ray=RayOptions(**given))

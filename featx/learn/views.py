@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from featx.errors import UnknownNameError, UsageError
-from featx.learn.calibrated import SigmoidCalibrated
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -132,6 +130,10 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
     """
     if n_views == 1:
         return np.asarray(estimator.predict(rows)), np.asarray(estimator.predict_proba(rows), dtype=np.float64)
+    from sklearn.pipeline import Pipeline  # whoever only reads what a bundle says needs no scikit-learn
+
+    from featx.learn.calibrated import SigmoidCalibrated
+
     probabilities = _mean(np.asarray(estimator.predict_proba(rows), dtype=np.float64), n_views)
     final = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(final, SigmoidCalibrated):

@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 
 from featx.errors import StoreFormatError
+from featx.manifest.record import Manifest
 from featx.spec import FORMAT_VERSION, FeatureSpec
 from featx.store import disk
-from featx.store.columns import SEAL, strings_sha256, write_numbers, write_strings
+from featx.store.columns import SEAL, check_strings, strings_sha256, write_numbers, write_strings
 from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
 from featx.store.ledger import Ledger, write_ledger
 from featx.store.signals import HeldSignals
@@ -67,6 +68,28 @@ class Contents:
             and all(self.ledger.sha256_of(name) == file.sha256_of(f"ledger/{name}") for name in vars(self.ledger))
             and all(strings_sha256(self.meta[name]) == file.sha256_of(f"meta/{escape(name)}") for name in self.meta)
         )
+
+
+def check_text(manifest: Manifest) -> None:
+    """Refuse a manifest with what HDF5's strings cannot hold.
+
+    Raises
+    ------
+    InputError
+        If a string of it holds NUL or a lone surrogate.
+    """
+    columns = [
+        ("key", manifest.keys),
+        ("label", manifest.labels),
+        ("group", manifest.groups),
+        ("split", manifest.splits),
+        ("fold", manifest.folds),
+        ("group source", [manifest.group_source]),
+        ("column name", list(manifest.meta)),
+        *manifest.meta.items(),
+    ]
+    for name, column in columns:
+        check_strings(name, column)
 
 
 def write_feature_file(path: Path, contents: Contents, read: Callable[[int, int], Rows]) -> None:

@@ -18,7 +18,7 @@ REASONS = {
     "corrupt": "the image's data are damaged",
     "bomb": "more pixels than is safe to decode",
     "not-an-image": "no known image format",
-    "out-of-window": "values outside [0, 1]; give --window LO,HI",
+    "out-of-window": "values without a black and white of their own; give --window LO,HI or --percentiles LO,HI",
     "unsupported": "an image of a kind that featx does not read",
     "name-not-utf8": "the file's name is not valid UTF-8",
     "symlink-loop": "the link leads back to itself",
@@ -82,3 +82,27 @@ class FeatureBatch:
     entries: list[LedgerEntry]
     features: NDArray[np.floating]
     logits: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `ExtractionRun.finish` did.
+
+    Attributes
+    ----------
+    n_samples, n_rows, n_failed : int
+        Of the finished file: samples, rows (one for each view of each good sample), and samples without a row.
+    n_new : int
+        Samples that were appended since the file was last finished.
+    n_vanished : int
+        Samples that were stored and are no longer in the manifest.
+    written : bool
+        False: the file said all of this already and was left alone.
+    """
+
+    n_samples: int
+    n_rows: int
+    n_failed: int
+    n_new: int
+    n_vanished: int
+    written: bool

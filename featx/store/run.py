@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,39 +25,14 @@ from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store import disk
 from featx.store.accounts import Accounts
-from featx.store.columns import check_strings
 from featx.store.file import FeatureFile
 from featx.store.ledger import Ledger, rows_of
-from featx.store.merge import Contents, write_feature_file
+from featx.store.merge import Contents, check_text, write_feature_file
 from featx.store.open_shard import OpenShard
 from featx.store.outcomes import Outcomes
 from featx.store.parts import Header, Parts
-from featx.store.records import FeatureBatch, LedgerEntry
+from featx.store.records import FeatureBatch, LedgerEntry, RunReport
 from featx.store.stored import FILE, StoredRows
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What `ExtractionRun.finish` did.
-
-    Attributes
-    ----------
-    n_samples, n_rows, n_failed : int
-        Of the finished file: samples, rows (one for each view of each good sample), and samples without a row.
-    n_new : int
-        Samples that were appended since the file was last finished.
-    n_vanished : int
-        Samples that were stored and are no longer in the manifest.
-    written : bool
-        False: the file said all of this already and was left alone.
-    """
-
-    n_samples: int
-    n_rows: int
-    n_failed: int
-    n_new: int
-    n_vanished: int
-    written: bool
 
 
 class ExtractionRun:
@@ -81,22 +55,11 @@ class ExtractionRun:
 
     Examples
     --------
-    The loop of the extraction; batches are consecutive pieces of ``work``, so that a resumed run computes the
-    same batches::
+    The loop of the extraction; ``work`` are the positions that `outcomes` and the files say are to be computed, and
+    batches are consecutive pieces of it, so that a resumed run computes the same batches::
 
         with ExtractionRun.open(path, manifest=manifest, spec=spec, request=..., made_with=..., batch_size=32) as run:
-            work = []
-            for position, key in enumerate(manifest.keys):
-                entry, now = run.known.get(key), stat(manifest, position) or (0, 0)
-                if entry is None:                                         # missing, or pending after a kill
-                    work.append(position)
-                elif (entry.bytes, entry.mtime_ns) == now:                # unchanged: row or failure stays
-                    continue
-                elif entry.sha256 and sample_sha256(manifest, position) == entry.sha256:   # touched: same bytes
-                    run.keep(replace(entry, bytes=now[0], mtime_ns=now[1]))
-                else:                                                     # changed, or failed and mended
-                    work.append(position)
-            for batch in iter_batches(manifest, work, ..., lookup=run.features_of_sha256):
+            for _, batch in iter_batches(manifest, [Job(embedder, work, run.features_of_sha256)], ...):
                 run.append(batch)                                         # wins over what was known of these keys
             report = run.finish()                                         # cheap when nothing has changed
 
@@ -169,7 +132,7 @@ class ExtractionRun:
             If a string of the manifest cannot be stored.
         """
         path = Path(path)
-        _check_text(manifest)
+        check_text(manifest)
         # What is compared with a stored one must have been through JSON too: it turns tuples into lists.
         request, made_with = json.loads(json.dumps([request, made_with]))
         header = Header(spec=spec, request=request, made_with=made_with, n_samples=len(manifest))
@@ -439,19 +402,3 @@ def _mismatch(path: Path, old: FeatureSpec | None, new: FeatureSpec) -> SpecMism
     return SpecMismatchError(
         differences, path=str(path), hint="give another -o FILE, or --replace to compute everything anew"
     )
-
-
-def _check_text(manifest: Manifest) -> None:
-    """Refuse what HDF5's strings cannot hold."""
-    columns = [
-        ("key", manifest.keys),
-        ("label", manifest.labels),
-        ("group", manifest.groups),
-        ("split", manifest.splits),
-        ("fold", manifest.folds),
-        ("group source", [manifest.group_source]),
-        ("column name", list(manifest.meta)),
-        *manifest.meta.items(),
-    ]
-    for name, column in columns:
-        check_strings(name, column)

@@ -235,6 +235,21 @@ def restore_backbone(
         network, _ = timm_models.fit(timm_models.find(spec.backbone), state, weights=spec.weights)
     else:
         network = networks.fit_torchvision(networks.check_name(spec.backbone), spec.preprocess, state, spec.weights)
+    return _of_spec(spec, network, lambda: weights)
+
+
+def another_reading(backbone: Backbone, spec: FeatureSpec) -> Backbone:
+    """Return what another spec reads from a network that is here already.
+
+    Raises
+    ------
+    WeightsError
+        If the network has no such node.
+    """
+    return _of_spec(spec, backbone.network, backbone.weights_blob)
+
+
+def _of_spec(spec: FeatureSpec, network: nn.Module, weights_blob: Callable[[], bytes] | None) -> Backbone:
     traced = _trace(spec.backbone, network, spec.preprocess)
     node = nodes.find_node(network, traced, spec.node, backbone=spec.backbone)
     if nodes.pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
@@ -243,7 +258,7 @@ def restore_backbone(
             f"the file's have {spec.feature_shape}",
             weights=spec.weights,
         )
-    return Backbone(spec, network, node, traced.n_classes, lambda: weights)
+    return Backbone(spec, network, node, traced.n_classes, weights_blob)
 
 
 def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:

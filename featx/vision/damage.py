@@ -22,6 +22,9 @@ _TRUNCATED = re.compile(
 )
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object in memory: another one in every run
+
+
 def error_of_opening(data: bytes) -> BaseException:
     """Return why a file that begins like an image could not be opened: `Image.open` keeps it to itself."""
     name = signature(data)
@@ -53,7 +56,7 @@ def check_size(width: int, height: int) -> None:
 def explained(error: BaseException, data: bytes) -> ImageDecodeError:
     """Return what a decoder raised as an error with a reason: by its words, and by how the file ends."""
     said = str(error).partition("Traceback (most recent call last)")[0]  # pydicom's errors may carry one
-    detail = " ".join(said.split()) or type(error).__name__
+    detail = _ADDRESS.sub("", " ".join(said.split())) or type(error).__name__
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageDecodeError("bomb", detail.partition(", could be")[0])
     if is_unsupported(error):

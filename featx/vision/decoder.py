@@ -105,7 +105,10 @@ def _greeted(message: dict[str, Any]) -> list[PixelPlan]:
         os.chdir(message["folder"])  # it may have been another one when this process was started
     Image.MAX_IMAGE_PIXELS = message["max_image_pixels"]
     ImageFile.LOAD_TRUNCATED_IMAGES = message["load_truncated_images"]
-    return [PixelPlan(Preprocess(**_as_tuples(plan["preprocess"])), tuple(plan["views"])) for plan in message["plans"]]
+    return [
+        PixelPlan(Preprocess(**_as_tuples(plan["preprocess"])), tuple(plan["views"]), plan["whole"])
+        for plan in message["plans"]
+    ]
 
 
 def _folder() -> str:

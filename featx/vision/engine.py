@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import UsageError
+from featx.errors import UnknownNameError, UsageError
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store.records import FeatureBatch
@@ -33,6 +33,7 @@ Notify = Callable[[str], None]
 """Told, in a sentence, what the user should know of a run that goes on."""
 
 AUTO = "auto"
+PREPROCESS_PLACES = ("cpu", "device")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class EngineOptions:
         Where the work is done: a name of `featx.vision.engines`.
     time_limit : float
         Seconds after which an image that is still being decoded is given up as a failure.
+    preprocess : str
+        Where images are resized, to the same bits: ``"cpu"``, by the workers, or ``"device"``, which takes load off
+        them where a GPU waits for pixels.
     ray : RayOptions or None
         Of the engine ``"ray"``, see `featx.vision.ray_cluster.RayOptions`; None: its defaults.
     """
@@ -64,6 +68,7 @@ class EngineOptions:
     runtime: str = AUTO
     engine: str = "local"
     time_limit: float = 60.0
+    preprocess: str = "cpu"
     ray: RayOptions | None = None
 
     @property
@@ -152,12 +157,14 @@ def iter_batches(
 
 
 def check_options(options: EngineOptions) -> None:
-    """Raise a UsageError if a number is out of range."""
+    """Raise a UsageError if a number is out of range, or a name unknown."""
     size = options.batch_size
     if size != AUTO and (not isinstance(size, int) or size < 1):
         raise UsageError(f"the batch size must be at least 1, or 'auto', got {size!r}")
     if options.num_workers is not None and options.num_workers < 0:
         raise UsageError(f"the number of workers must be at least 0, got {options.num_workers}")
+    if options.preprocess not in PREPROCESS_PLACES:
+        raise UnknownNameError("place to preprocess", options.preprocess, PREPROCESS_PLACES)
     if not options.time_limit > 0:
         raise UsageError(f"the time limit must be above 0 seconds, got {options.time_limit}")
 

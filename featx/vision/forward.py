@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from featx.vision.pixels import Outcome
 
 Pixels = NDArray[np.uint8]
+Submit = Callable[[list[Pixels]], "Pending"]
+"""Hands pixels of one size, or whole images, to an embedder."""
 
 
 class Forward:
@@ -30,10 +33,13 @@ class Forward:
         Their networks, and what they know already.
     notify : callable
         See `featx.vision.engine.Notify`.
+    whole : sequence of bool
+        Of which jobs the images come whole, for the device to resize.
     """
 
-    def __init__(self, jobs: Sequence[Job], notify: Notify) -> None:
+    def __init__(self, jobs: Sequence[Job], notify: Notify, *, whole: Sequence[bool]) -> None:
         self._jobs = jobs
+        self._whole = {id(job.embedder): is_whole for job, is_whole in zip(jobs, whole, strict=True)}
         self._limits = {id(job.embedder): _Limit(notify) for job in jobs}
         self._last: dict[int, _Passes] = {}
 
@@ -75,7 +81,9 @@ class Forward:
         last = self._last.get(id(embedder))
         if last is None or last.hashes != hashes:
             n_views = job.spec.n_views
-            last = self._last[id(embedder)] = _Passes(embedder, hashes, pixels, n_views, self._limits[id(embedder)])
+            submit = _submit_whole if self._whole[id(embedder)] else _submit
+            begin = functools.partial(submit, embedder)
+            last = self._last[id(embedder)] = _Passes(begin, hashes, pixels, n_views, self._limits[id(embedder)])
         return last
 
 
@@ -176,10 +184,10 @@ class _Passes:
     """
 
     def __init__(
-        self, embedder: AnyEmbedder, hashes: tuple[str, ...], pixels: list[Pixels], n_views: int, limit: _Limit
+        self, submit: Submit, hashes: tuple[str, ...], pixels: list[Pixels], n_views: int, limit: _Limit
     ) -> None:
         self.hashes = hashes
-        self._views = [_Pass(embedder, [views[v] for views in pixels], limit) for v in range(n_views)]
+        self._views = [_Pass(submit, [views[v] for views in pixels], limit) for v in range(n_views)]
         self._results: list[Row] | None = None
 
     def result(self, output: int) -> Row:
@@ -194,8 +202,8 @@ class _Passes:
 class _Pass:
     """One pass over one view of a batch, in parts where memory does not suffice for the whole."""
 
-    def __init__(self, embedder: AnyEmbedder, pixels: list[Pixels], limit: _Limit) -> None:
-        self._embedder = embedder
+    def __init__(self, submit: Submit, pixels: list[Pixels], limit: _Limit) -> None:
+        self._submit = submit
         self._pixels = pixels
         self._limit = limit
         self._pending = self._begin()
@@ -218,8 +226,13 @@ class _Pass:
             except DeviceMemoryError as error:
                 self._limit.halve(error)
 
-    def _submit(self, pixels: list[Pixels]) -> Pending:
-        return self._embedder.submit(np.stack(pixels, out=self._embedder.buffer(len(pixels))))
+
+def _submit(embedder: AnyEmbedder, pixels: list[Pixels]) -> Pending:
+    return embedder.submit(np.stack(pixels, out=embedder.buffer(len(pixels))))
+
+
+def _submit_whole(embedder: AnyEmbedder, images: list[Pixels]) -> Pending:
+    return embedder.submit_images(images)
 
 
 def _joined(rows: Sequence[Row]) -> Row:

@@ -6,29 +6,34 @@ what their EXIF says of the orientation is not applied a second time. 10 and 12 
 
 from __future__ import annotations
 
-import io
-
 from PIL import Image
 
 from featx.errors import ImageDecodeError
+from featx.vision.colours import to_rgb
+from featx.vision.damage import check_size
+from featx.vision.reading import ImageFacts, Reading
 
 
-def open_heif(data: bytes, frame: int = 0) -> Image.Image:
-    """Open one image of a HEIF file, without decoding it; the primary one is the first.
+def read_rgb(data: bytes, reading: Reading, frame: int = 0) -> tuple[Image.Image, ImageFacts]:
+    """Return one image of a HEIF file as RGB; the primary one is the first.
 
     Raises
     ------
     ImageDecodeError
-        If pillow-heif is not installed.
-    SyntaxError, EOFError
-        If the file cannot be opened, or has fewer images.
+        Also if pillow-heif is not installed.
+    Exception
+        Of `featx.manifest.signatures.DECODE_ERRORS`, for a damaged file.
     """
     try:
-        from pillow_heif import HeifImageFile
+        from pillow_heif import open_heif
     except ImportError as error:
         raise ImageDecodeError("unsupported", "HEIC needs pip install 'featx[formats]'", missing="formats") from error
-    image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    if frame:
-        primary = image.tell()
-        image.seek(frame - 1 if frame <= primary else frame)
-    return image
+    # Not through the plugin for Pillow, which takes the memory of an image before its size can be looked at.
+    file = open_heif(data, convert_hdr_to_8bit=True)
+    if frame >= len(file):
+        raise ImageDecodeError("corrupt", f"no image {frame + 1}")
+    order = sorted(range(len(file)), key=lambda number: number != file.primary_index)
+    found = file[order[frame]]
+    check_size(*found.size)
+    image: Image.Image = found.to_pillow()
+    return to_rgb(image, reading), ImageFacts("HEIF", image.mode, *image.size)

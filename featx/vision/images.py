@@ -95,7 +95,7 @@ def open_rgb(data: bytes, reading: Reading = Reading(), *, frame: int = 0) -> tu
         raise UsageError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process: set it to False")
     if not data:
         raise ImageDecodeError("empty")
-    with _quiet():
+    with quiet_decoders():
         try:
             return _open(data, reading, frame)
         except DECODE_ERRORS as error:
@@ -110,8 +110,7 @@ def _open(data: bytes, reading: Reading, frame: int) -> tuple[Image.Image, Image
     if kind == "DICOM":
         return dicom.read_rgb(data, reading, frame)
     if kind == "HEIC":
-        with heif.open_heif(data, frame) as image:
-            return _loaded(image, reading)
+        return heif.read_rgb(data, reading, frame)
     page = tiff.read_page(data, frame) if kind == "TIFF" else None
     if page is not None and page.is_measured(reading):
         return _tiff(data, page, reading)
@@ -177,7 +176,7 @@ def array_to_rgb(array: NDArray[np.uint8] | Image.Image, reading: Reading = Read
         If the array has another shape or dtype (reason ``"unsupported"``), or the image cannot be converted.
     """
     if isinstance(array, Image.Image):
-        with _quiet():
+        with quiet_decoders():
             try:
                 return upright_rgb(array, reading)
             except DECODE_ERRORS as error:
@@ -259,7 +258,7 @@ def _unsupported_array(array: NDArray[Any]) -> ImageDecodeError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_decoders() -> Iterator[None]:
     """Ignore the decoders' warnings in this block: what matters of them is raised here as an error.
 
     Not `warnings.catch_warnings`: with threads it restores other threads' filters in the wrong order. Each block puts

@@ -16,6 +16,7 @@ from featx.vision.decode_pool import DecodePool
 from featx.vision.engine import EngineOptions, Job, Notify
 from featx.vision.forward import Flight, Forward
 from featx.vision.pixels import Outcome, PixelPlan
+from featx.vision.reading import NVJPEG
 
 _BATCHES_AHEAD = 2
 
@@ -24,7 +25,7 @@ def iter_local(
     manifest: Manifest, jobs: Sequence[Job], options: EngineOptions, notify: Notify
 ) -> Iterator[tuple[int, FeatureBatch]]:
     """See `featx.vision.engine.iter_batches`."""
-    by_job = [PixelPlan.of(job.spec) for job in jobs]
+    by_job = [PixelPlan.of(job.spec, whole=options.preprocess == "device") for job in jobs]
     plans = list(dict.fromkeys(by_job))
     open_jobs = [
         _OpenJob(plans.index(plan), batch_size(job, options), len(job.positions))
@@ -33,7 +34,8 @@ def iter_local(
     ahead = max([_BATCHES_AHEAD * job.size for job in open_jobs] + [2 * options.n_threads])
     # The pool is closed also when the caller stops early or Ctrl-C comes.
     with DecodePool(manifest, plans, options) as pool:
-        yield from _ended(_batches(pool, _stream(jobs), open_jobs, ahead), Forward(jobs, notify), jobs)
+        batches = _decoded(_batches(pool, _stream(jobs), open_jobs, ahead), jobs)
+        yield from _ended(batches, Forward(jobs, notify, whole=[plan.whole for plan in by_job]), jobs)
 
 
 def _batches(
@@ -57,6 +59,18 @@ def _batches(
             yield from oldest()
     while waiting:
         yield from oldest()
+
+
+def _decoded(batches: Iterator[tuple[int, list[Outcome]]], jobs: Sequence[Job]) -> Iterator[tuple[int, list[Outcome]]]:
+    """Have the files decoded that the workers left to a GPU."""
+    if all(job.spec.preprocess.decoder != NVJPEG for job in jobs):
+        yield from batches
+        return
+    from featx.vision.nvjpeg import JpegDecoder, decode_outcomes
+
+    decoders = [JpegDecoder(job.spec.preprocess, device=job.embedder.device.partition(",")[0]) for job in jobs]
+    for index, outcomes in batches:
+        yield index, decode_outcomes(outcomes, decoders[index])
 
 
 def _ended(

@@ -6,82 +6,35 @@ file's bytes decide, so the same file is always decoded in the same way. The res
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 from featx.errors import DeviceError, DeviceMemoryError, ImageDecodeError, UsageError
 from featx.spec import Preprocess
+from featx.store.records import OK
 from featx.vision.devices import choose_device, is_device_failure, is_out_of_memory
-from featx.vision.images import geometry
+from featx.vision.images import extension_note, geometry
+from featx.vision.jpeg import Jpeg, read_jpeg
+from featx.vision.pixels import Outcome, failed
+from featx.vision.reading import NVJPEG
 from featx.vision.resize import ResizePlan
-
-NVJPEG = "nvjpeg"
-"""In `featx.spec.Preprocess.decoder`."""
+from featx.vision.views import PLAIN
 
 Decode = Callable[[list[torch.Tensor], torch.device], list[torch.Tensor]]
 """From files, uint8 (n_bytes,) on the CPU, to RGB images, uint8 (3, height, width) on the device."""
 
-_FRAMES = {0xC0, 0xC1, 0xC2}
-"""Baseline, extended sequential and progressive, Huffman coded (ITU T.81, table B.1)."""
-_OTHER_FRAMES = {0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
-_ALONE = {0x01, *range(0xD0, 0xD8)}
-"""Markers without a length behind them."""
 _RGB = 3
 """torchvision's ImageReadMode.RGB."""
 
 
-@dataclass(frozen=True)
-class Jpeg:
-    """A file that nvJPEG decodes.
-
-    Attributes
-    ----------
-    data : bytes
-        The whole file.
-    width, height : int
-        As stored.
-    orientation : int
-        EXIF orientation, 1 to 8.
-    """
-
-    data: bytes
-    width: int
-    height: int
-    orientation: int
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """Width and height with the orientation applied."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
-
-
-def read_jpeg(data: bytes) -> Jpeg | None:
-    """Return what a file's header says, or None where Pillow is to decode it.
-
-    That is all but a complete JPEG of 8 bits with one (grey) or three (YCbCr) components, and not too large.
-    """
-    size, limit = _read_frame(data), Image.MAX_IMAGE_PIXELS
-    if size is None or (limit is not None and size[0] * size[1] > limit):
-        return None
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as image:
-            if image.mode not in ("L", "RGB") or image.size != size:
-                return None
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, ValueError, SyntaxError, struct.error):  # Pillow will say what is wrong
-        return None
-    return Jpeg(data, *size, orientation if orientation in range(1, 9) else 1)
-
-
-def check_nvjpeg(device: str) -> None:
-    """Raise a UsageError where JPEGs cannot be decoded on the device."""
+def check_nvjpeg(device: str, views: Sequence[str] = (PLAIN,)) -> None:
+    """Raise a UsageError where JPEGs cannot be decoded on the device, or views are wanted of them."""
+    if tuple(views) != (PLAIN,):
+        raise UsageError(f"decoder {NVJPEG!r} gives plain images only; take another --decoder for --views")
     if torch.device(choose_device(device)).type != "cuda":
         raise UsageError(
             f"decoder {NVJPEG!r} needs an NVIDIA GPU, and the device is {choose_device(device)}; featx never takes "
@@ -164,6 +117,22 @@ class JpegDecoder:
             return plan(data).cpu().numpy()
 
 
+def decode_outcomes(outcomes: Sequence[Outcome], decoder: JpegDecoder) -> list[Outcome]:
+    """Return outcomes of samples in which the files that were left to the device are decoded, or failed."""
+    files = [i for i, outcome in enumerate(outcomes) if outcome.pixels is not None and outcome.pixels.ndim == 1]
+    jpegs = [read_jpeg(bytes(pixels)) for pixels in (outcomes[i].pixels for i in files) if pixels is not None]
+    decoded = list(outcomes)
+    for i, pixels in zip(files, decoder([jpeg for jpeg in jpegs if jpeg is not None]), strict=True):
+        entry = outcomes[i].entry
+        if isinstance(pixels, ImageDecodeError):
+            decoded[i] = failed(entry, pixels)
+        else:
+            decoded[i] = Outcome(
+                replace(entry, status=OK, reason=extension_note(entry.key, entry.format)), pixels[None]
+            )
+    return decoded
+
+
 def turn_upright(image: torch.Tensor, orientation: int) -> torch.Tensor:
     """Apply an EXIF orientation (Exif 2.32, tag 0x0112) to (3, height, width)."""
     if orientation >= 5:
@@ -178,30 +147,3 @@ def _decode_by_nvjpeg(files: list[torch.Tensor], device: torch.device) -> list[t
     # The operator itself: torchvision's function around it warns of its deprecation with every call.
     images: list[torch.Tensor] = torch.ops.image.decode_jpegs_cuda(files, _RGB, device)
     return images
-
-
-def _read_frame(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of a complete JPEG of a kind that nvJPEG takes, or None (ITU T.81, annex B)."""
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    size, position = None, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _ALONE:
-            position += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        segment = data[position + 4 : position + 2 + length]
-        if marker in _OTHER_FRAMES or length < 2:
-            return None
-        if marker == 0xEE and segment[:5] == b"Adobe" and segment[11:12] == b"\x00":
-            return None  # three components that are RGB, or four that are CMYK
-        if marker in _FRAMES:
-            if len(segment) < 6 or segment[0] != 8 or segment[5] not in (1, 3):
-                return None
-            height, width = struct.unpack_from(">HH", segment, 1)
-            size = (width, height) if width and height else None
-        if marker == 0xDA:
-            return size if data.find(b"\xff\xd9", position) >= 0 else None
-        position += 2 + length
-    return None

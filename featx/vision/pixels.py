@@ -15,8 +15,9 @@ from featx.manifest.locator import read_place, stat_place
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
 from featx.store.records import FAILED, OK, LedgerEntry
-from featx.vision.images import array_to_rgb, extension_note, open_rgb, preprocess_pixels
-from featx.vision.reading import ImageFacts, Reading
+from featx.vision.images import array_to_rgb, extension_note, geometry, open_rgb, preprocess_pixels
+from featx.vision.jpeg import read_jpeg
+from featx.vision.reading import NVJPEG, ImageFacts, Reading
 from featx.vision.views import PLAIN, apply_view
 
 Decode = Callable[[Reading], tuple[Image.Image, ImageFacts]]
@@ -32,15 +33,19 @@ class PixelPlan:
         Without mean and std, which are for the network's input, later.
     views : tuple of str
         As in `featx.spec.FeatureSpec`.
+    whole : bool
+        Whether the image is left as large as it is, for a device to resize it to the same pixels.
     """
 
     preprocess: Preprocess
     views: tuple[str, ...] = (PLAIN,)
+    whole: bool = False
 
     @classmethod
-    def of(cls, spec: FeatureSpec) -> PixelPlan:
-        """Return how a spec reads its images."""
-        return cls(replace(spec.preprocess, mean=(), std=()), spec.views)
+    def of(cls, spec: FeatureSpec, *, whole: bool = False) -> PixelPlan:
+        """Return how a spec reads its images; views are never whole, nor is what a GPU decodes."""
+        whole = whole and spec.views == (PLAIN,) and spec.preprocess.decoder != NVJPEG
+        return cls(replace(spec.preprocess, mean=(), std=()), spec.views, whole)
 
     @property
     def reading(self) -> Reading:
@@ -56,8 +61,9 @@ class Outcome:
     ----------
     entry : LedgerEntry
         Its account.
-    pixels : uint8 array (n_views, 3, height, width), or None
-        None where it failed.
+    pixels : uint8 array, or None
+        (n_views, 3, height, width); by a plan for whole images (1, height, width, 3); the bytes (n_bytes,) of a file
+        that a GPU is to decode; None where it failed.
     """
 
     entry: LedgerEntry
@@ -104,7 +110,10 @@ def read_file(place: str, key: str, frame: int, plans: Sequence[PixelPlan]) -> l
     # The size as it will be asked for again: of an image in a Parquet file that is not its own.
     size = known[0] if known is not None else len(data)
     entry = LedgerEntry(key, FAILED, sha256=sha256, bytes=size, mtime_ns=mtime_ns)
-    return _outcomes(entry, plans, lambda reading: open_rgb(data, reading, frame=frame))
+    by_gpu = {i: _file_outcome(entry, data) for i, plan in enumerate(plans) if plan.preprocess.decoder == NVJPEG}
+    left = [plan for i, plan in enumerate(plans) if by_gpu.get(i) is None]
+    outcomes = iter(_outcomes(entry, left, lambda reading: open_rgb(data, reading, frame=frame)))
+    return [by_gpu.get(i) or next(outcomes) for i in range(len(plans))]
 
 
 def _read_item(manifest: Manifest, position: int, plans: Sequence[PixelPlan]) -> list[Outcome]:
@@ -120,6 +129,15 @@ def _read_item(manifest: Manifest, position: int, plans: Sequence[PixelPlan]) ->
         return image, ImageFacts("", "", image.width, image.height)
 
     return _outcomes(entry, plans, to_rgb)
+
+
+def _file_outcome(entry: LedgerEntry, data: bytes) -> Outcome | None:
+    """Return a file as it is, if it is one for a GPU to decode."""
+    jpeg = read_jpeg(data)
+    if jpeg is None:
+        return None
+    entry = replace(entry, status=OK, format="JPEG", width=jpeg.width, height=jpeg.height, mode=jpeg.mode)
+    return Outcome(entry, np.frombuffer(data, np.uint8))
 
 
 def _outcomes(entry: LedgerEntry, plans: Sequence[PixelPlan], decode: Decode) -> list[Outcome]:
@@ -142,10 +160,22 @@ def _outcome(
     image, facts = decoded
     entry = replace(entry, format=facts.format, width=facts.width, height=facts.height, mode=facts.mode)
     try:
+        if plan.whole:
+            geometry(*image.size, plan.preprocess)
+            return Outcome(_good(entry), np.asarray(image)[None])
         pixels = np.stack([preprocess_pixels(apply_view(image, view), plan.preprocess) for view in plan.views])
     except ImageDecodeError as error:
-        return Outcome(_failed(entry, error))
-    return Outcome(replace(entry, status=OK, reason=extension_note(entry.key, facts.format)), pixels)
+        return failed(entry, error)
+    return Outcome(_good(entry), pixels)
+
+
+def failed(entry: LedgerEntry, error: ImageDecodeError) -> Outcome:
+    """Return the outcome of a sample that has no pixels."""
+    return Outcome(_failed(entry, error))
+
+
+def _good(entry: LedgerEntry) -> LedgerEntry:
+    return replace(entry, status=OK, reason=extension_note(entry.key, entry.format))
 
 
 def _failed(entry: LedgerEntry, error: ImageDecodeError) -> LedgerEntry:

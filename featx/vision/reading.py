@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from featx.errors import UnknownNameError, UsageError
 from featx.spec import FeatureRequest, Preprocess
 
+NVJPEG = "nvjpeg"
 DECODERS = {
     "pillow": "every pixel of the file",
     "pillow-draft": "JPEGs at 1/2, 1/4 or 1/8 of their size, where that is still twice what the resize needs",
+    NVJPEG: "JPEGs on an NVIDIA GPU, whose last bits are others; other files as by pillow",
 }
 """Values of `Preprocess.decoder`."""
 

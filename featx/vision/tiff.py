@@ -1,8 +1,8 @@
 """TIFFs that are measurements more than pictures: many bands, 16 to 64 bits, signed numbers and floats.
 
 Read here are the pages that Pillow cannot read or of which it keeps 8 bits only: strips and tiles, bands side by side
-or in planes, either byte order, BigTIFF, both predictors. What is compressed without loss is unpacked segment by segment
-(but for deflate by Pillow's libtiff); of each segment only the bands that are wanted are kept.
+or in planes, either byte order, BigTIFF, both predictors. What is compressed without loss is unpacked segment by
+segment (by Pillow's libtiff, but for deflate); of each segment only the bands that are wanted are kept.
 """
 
 from __future__ import annotations

@@ -6,12 +6,15 @@ timm's own registry; nothing is retyped here. A name is a key of that registry a
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import math
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +29,7 @@ from featx.vision.registry import seeded, without_values
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_ANSWER_SECONDS = 10.0
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What timm's builders and converters raise on what does not fit them."""
 
@@ -115,7 +119,7 @@ def find(backbone: str, weights: str = "DEFAULT") -> Model:
     if not timm.is_model(architecture):
         known = [f"{TIMM}{one}" for one in timm.list_models()]
         raise UnknownNameError("backbone", f"{TIMM}{architecture}", known, hint="`featx backbones timm:` lists them")
-    tags = [found.partition(".")[2] for found in timm.list_models(f"{architecture}.*", pretrained=True)]
+    tags = _tags().get(architecture, [])
     for kind, given in (("backbone", tag), ("weights", weights.removeprefix(f"{architecture}."))):
         if given not in ("", "DEFAULT", *tags):
             known = tags if kind == "weights" else [f"{TIMM}{architecture}.{one}" for one in tags]
@@ -183,8 +187,8 @@ def build(model: Model, *, seed: int | None = None, n_classes: int | None = None
 def with_node(model: Model, network: nn.Module, make: Callable[[int], nn.Module]) -> tuple[nn.Module, str]:
     """Return a network and the node of timm's own features: what ``forward_head(..., pre_logits=True)`` gives.
 
-    That is the input of the classifier. Where that is no vector (an attention pool, two classifiers), or there is no
-    classifier, it is the output of the network without classifier, which then has no class scores.
+    That is the input of the classifier. Where that is no vector (an attention pool), or there are two classifiers, one
+    of several layers, or none, it is the output of the network without classifier, which then has no class scores.
 
     Parameters
     ----------
@@ -200,7 +204,10 @@ def with_node(model: Model, network: nn.Module, make: Callable[[int], nn.Module]
     if classifier is not None:
         traced = nodes.trace(network, size, meta=True, classifier=classifier)
         node = traced.node(f"{classifier}:input", classifier, takes=True) if classifier in traced.calls else None
-        if node is not None and math.prod(node.shape) == node.shape[0]:
+        # Where more goes with the classifier than itself, it begins before the layer that is named.
+        goes = network.state_dict().keys() - build(model, n_classes=0).state_dict().keys()
+        alone = all(name.startswith(f"{classifier}.") for name in goes)
+        if node is not None and math.prod(node.shape) == node.shape[0] and alone:
             return network, node.name
     return make(0), nodes.OUTPUT
 
@@ -271,7 +278,7 @@ def fetch(model: Model, *, progress: download.Progress | None = None) -> Path:
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        download.check_reachable(constants.ENDPOINT)
+        _check_hub(constants.ENDPOINT)
         repository, _, revision = hub.partition("@")
         for file in _files(model):
             try:
@@ -303,6 +310,24 @@ def is_here(model: Model) -> bool:
     if model.config.get("hf_hub_id"):
         return _in_cache(model) is not None
     return model.has_weights and download.cached_file(model.config["url"]).exists()
+
+
+@cache
+def _tags() -> dict[str, list[str]]:
+    """Return the tags of the weights that timm has, by architecture."""
+    tags: dict[str, list[str]] = {}
+    for name in library().list_pretrained():
+        architecture, _, tag = name.partition(".")
+        tags.setdefault(architecture, []).append(tag)
+    return tags
+
+
+def _check_hub(url: str) -> None:
+    """Raise OSError unless the hub answers; its own client would try again for half a minute."""
+    download.check_reachable(url)
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # the hub's address
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.build_opener().open(request, timeout=_ANSWER_SECONDS).close()
 
 
 def _in_cache(model: Model) -> Path | None:

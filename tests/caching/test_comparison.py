@@ -7,6 +7,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import store_samples as samples
 from PIL import Image
 
 from featx.caching import comparison
@@ -77,7 +78,7 @@ def test_a_draw_is_seeded(made):
 
 
 def change_row(path, row, change):
-    with h5py.File(path, "r+") as h5:
+    with samples.edited(path) as h5:
         features = h5["features"][...]
         features[row] = change(features[row])
         h5["features"][...] = features

@@ -10,7 +10,9 @@ import store_samples as samples
 
 from featx.caching import exporting
 from featx.caching.exporting import FORMATS, export_features
+from featx.caching.importing import import_features
 from featx.errors import StoreError, StoreWriteError, UsageError
+from featx.learn.dataset import load_features
 from featx.store import disk
 from featx.store.file import FeatureFile
 
@@ -127,6 +129,29 @@ def test_json_is_what_fiftyone_takes(file):
     failed = content["samples"][7]
     assert (failed["embedding"], failed["failed"]) == (None, "truncated: image file ends")
     assert "without --root" in export(file, ".json")[0].notes[-1]
+
+
+def test_each_view_is_a_line_and_comes_back_as_its_sample(tmp_path):
+    views = ("plain", "flip", "crop 1 2")
+    with fixture_file(tmp_path, views=views, logits=False) as file:
+        report, output = export(file, ".csv", with_failed=True)
+        assert (report.lines, report.rows) == (18 * 3 + 2, 18 * 3)
+        with output.open(newline="", encoding="utf-8") as text:
+            rows = [row for row in csv.DictReader(text) if row["status"] == "ok"]
+        assert [row["view"] for row in rows] == ["0", "1", "2"] * 18
+        assert [row["key"] for row in rows] == file.keys()
+        X = np.array([[row[f"f{i}"] for i in range(6)] for row in rows], dtype=np.float32)
+        np.testing.assert_array_equal(X, file.features())
+        with np.load(export(file, ".npz")[1]) as arrays:
+            assert arrays["views"].tolist() == [0, 1, 2] * 18
+            assert arrays["y"].tolist() == file.labels()
+        report, output = export(file, ".json")
+        assert report.notes[0] == "only the plain view of each sample is in it"
+        embeddings = [sample["embedding"] for sample in json.loads(output.read_text())["samples"]]
+        np.testing.assert_array_equal(np.array(embeddings, np.float32), file.features()[::3])
+        again = import_features(tmp_path / "out.npz", tmp_path / "plain.h5")
+        assert any("36 rows of views other than the plain one are left out" in note for note in again.notes)
+        np.testing.assert_array_equal(load_features(tmp_path / "plain.h5").X, file.features()[::3])
 
 
 @pytest.mark.parametrize("ending", FORMATS)

@@ -49,6 +49,15 @@ def test_a_merged_file_is_byte_for_byte_the_one_of_all_samples(tmp_path, storage
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "ab.h5", "all.h5", "b.h5"]
 
 
+def test_all_views_of_a_sample_come_along(tmp_path):
+    spec = samples.spec(views=("plain", "flip", "crop 1 2"))
+    write(tmp_path / "all.h5", sorted(KEYS), spec)
+    files = [write(tmp_path / "a.h5", sorted(KEYS[:12]), spec), write(tmp_path / "b.h5", sorted(KEYS[8:]), spec)]
+    report = merge_features(files, tmp_path / "ab.h5")
+    assert (tmp_path / "ab.h5").read_bytes() == (tmp_path / "all.h5").read_bytes()
+    assert (report.samples, report.rows) == (20, 54)
+
+
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_any_parts_in_any_order_give_the_same_rows(tmp_path_factory, data):

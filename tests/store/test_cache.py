@@ -8,7 +8,8 @@ import pytest
 import store_samples as samples
 
 from featx.store import disk
-from featx.store.cache import ShardCache
+from featx.store.cache import ShardCache, read_cache_spec
+from featx.store.inspection import inspect_shards
 
 SPEC = samples.spec(logits=False)
 SHAS = [samples.sha256(str(i)) for i in range(10)]
@@ -85,6 +86,42 @@ def test_a_process_without_the_lock_reads_what_is_there_and_its_put_does_nothing
         process.stdout.close()
     cache.put(SHAS[3:], ROWS[3:])
     assert_holds(cache, range(10))
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_cache import ROWS, SHAS, SPEC, ShardCache
+order = slice(None, None, int(sys.argv[3]))
+print("ready", flush=True)
+sys.stdin.readline()
+cache = ShardCache.open(sys.argv[1], SPEC)
+for start in range(0, 10, 2):
+    cache.put(SHAS[order][start : start + 2], ROWS[order][start : start + 2])
+"""
+
+
+def test_two_processes_that_write_at_once_leave_right_rows_each_once(tmp_path):
+    here = os.path.dirname(__file__)
+    commands = [[sys.executable, "-c", WRITER, tmp_path, here, order] for order in ("1", "-1")]
+    processes = [subprocess.Popen(command, stdin=-1, stdout=-1, text=True) for command in commands]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait() for process in processes] == [0, 0]
+    for process in processes:
+        process.stdin.close()
+        process.stdout.close()
+    cache = ShardCache.open(tmp_path, SPEC)
+    found = cache.get(SHAS)
+    assert len(found) >= 2  # whoever finds the other one writing leaves its own rows out
+    for sha, row in found.items():
+        np.testing.assert_array_equal(row, ROWS[SHAS.index(sha)])
+    shards = inspect_shards(cache.path)
+    assert (shards.problems, sum(shard.rows for shard in shards.shards)) == ([], len(found))
+    assert read_cache_spec(cache.path) == SPEC
 
 
 def refuse(*args, **options):

@@ -548,7 +548,7 @@ def test_a_vision_transformer_is_built_for_its_image_size():
 def test_the_wing_of_pixels_does_not_load_scikit_learn():
     code = (
         "import sys; import featx.vision.backbones, featx.vision.embed, featx.vision.engine; "
-        "print([name for name in ('sklearn', 'skops', 'joblib', 'h5py', 'pandas') if name in sys.modules])"
+        "print([name for name in ('sklearn', 'skops', 'joblib', 'h5py', 'pandas', 'timm') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

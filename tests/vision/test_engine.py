@@ -517,3 +517,28 @@ def test_an_error_that_is_not_of_the_image_is_not_hidden_as_a_failed_row():
 def test_a_batch_size_or_number_of_workers_out_of_range_is_a_usage_error(options):
     with pytest.raises(UsageError, match="at least"):
         iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_resized_on_the_device_give_the_bits_of_images_resized_by_the_workers(tmp_path, num_workers):
+    rng = np.random.default_rng(4)
+    contents = [KINDS["truncated"], None]
+    for height, width in rng.integers(20, 300, (9, 2)):
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(out, "PNG")
+        contents.append(out.getvalue())
+    manifest = files(tmp_path, [*contents, contents[-1]])
+    embedder = Embedder(load_backbone(FeatureRequest(backbone="featx-mini", weights="random")), device="cpu")
+    results = []
+    for preprocess in ("cpu", "device"):
+        options = EngineOptions(batch_size=4, num_workers=num_workers, preprocess=preprocess)
+        results.append([batch for _, batch in iter_batches(manifest, [Job(embedder, range(len(manifest)))], options)])
+    for one, other in zip(*results, strict=True):
+        assert one.entries == other.entries
+        assert np.array_equal(one.features, other.features)
+    assert sum(len(batch.features) for batch in results[0]) == 10
+
+
+def test_an_unknown_place_to_preprocess_is_a_usage_error():
+    with pytest.raises(UsageError, match="unknown place to preprocess 'gpu'"):
+        iter_batches(Counting(1).manifest(), [Job(embedder_of(Means()), [0])], EngineOptions(preprocess="gpu"))

@@ -272,6 +272,52 @@ def test_a_window_that_is_not_low_below_high_is_a_usage_error(window):
         Reading(window=window)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32, np.int32])
+def test_percentiles_are_a_window_that_each_image_brings_itself(kind):
+    values = (np.random.default_rng(1).permutation(1000).reshape(20, 50) * 7 + 100).astype(kind)
+    data = tiff(values, sample_format={"u": 1, "i": 2, "f": 3}[np.dtype(kind).kind])
+    low, high = np.percentile(values, (5, 90))
+    shown = rgb(data, percentiles=(5, 90))[..., 0]
+    assert (shown == rgb(data, window=(low, high))[..., 0]).all()
+    assert (shown == 0).mean() == pytest.approx(0.05, abs=0.01)
+    assert (shown == 255).mean() == pytest.approx(0.10, abs=0.01)
+
+
+def test_a_window_uses_all_16_bits_of_colour_in_png():
+    values = (20_000 + np.arange(2 * 3 * 3) * 10).astype(np.uint16).reshape(2, 3, 3)
+    data = png(3, 2, 16, 2, [row.astype(">u2").tobytes() for row in values])
+    assert (rgb(data) == 78).all()
+    assert (rgb(data, window=(20_000, 20_170)) == np.rint((values - 20_000.0) * 255 / 170)).all()
+    assert (rgb(data, percentiles=(0, 100)) == rgb(data, window=(20_000, 20_170))).all()
+
+
+def test_the_alpha_of_16_bit_png_is_composited_after_the_window():
+    colour = np.array([[1000, 1100, 1200, 65535], [1000, 1000, 1000, 0], [1200, 1200, 1200, 32896]], np.uint16)
+    data = png(3, 1, 16, 6, [colour.astype(">u2").tobytes()])
+    assert rgb(data, window=(1000, 1200))[0].tolist() == [[0, 128, 255], [255] * 3, [255] * 3]
+    grey = np.array([[1000, 65535], [1200, 65535], [1000, 0]], np.uint16)
+    data = png(3, 1, 16, 4, [grey.astype(">u2").tobytes()])
+    assert rgb(data, window=(1000, 1200))[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_the_transparent_colour_of_16_bit_png_is_compared_in_16_bits():
+    colour = np.array([[1000, 1000, 1000], [1000, 1000, 1001]], np.uint16)
+    marked = (b"tRNS", struct.pack(">3H", 1000, 1000, 1001))
+    data = png(2, 1, 16, 2, [colour.astype(">u2").tobytes()], marked)
+    assert rgb(data, window=(1000, 2000))[0].tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_orientation_and_limits_hold_for_16_bit_png(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.zeros((2, 4, 3), np.uint16)
+    values[0, 0] = 65535
+    data = png(4, 2, 16, 2, [row.astype(">u2").tobytes() for row in values], (b"eXIf", exif.tobytes()[6:]))
+    assert rgb(data, window=(0, 65535))[0, 1].tolist() == [255] * 3
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    assert reason_of(data, window=(0, 65535)) == "bomb"
+
+
 # ---- orientation and frames
 
 
@@ -338,6 +384,61 @@ def test_every_format_gives_about_the_picture_that_was_saved(format):
     assert (shown.mode, facts.format, facts.width, facts.height) == ("RGB", format, 64, 48)
     difference = np.abs(np.asarray(shown).astype(int) - np.asarray(image)).mean()
     assert difference < (16 if format == "GIF" else 4)  # GIF: 256 colours
+
+
+# ---- reduced scale
+
+
+def read_for(resize, decoder):
+    return Reading.of(Preprocess(resize=resize, crop=(), mean=MEAN, std=STD, decoder=decoder))
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "scale"),
+    [
+        ((800, 600), (100,), 2),
+        ((799, 600), (100,), 2),
+        ((800, 399), (100,), 1),
+        ((800, 800), (100,), 4),
+        ((3200, 1600), (100,), 8),
+        ((800, 600), (100, 100), 2),
+        ((800, 400), (50, 200), 2),
+        ((800, 600), (), 1),
+        ((100, 80), (224,), 1),
+    ],
+)
+def test_a_draft_is_the_smallest_scale_of_at_least_twice_what_the_resize_needs(size, resize, scale):
+    data = saved(photo(*size), "JPEG")
+    whole, facts = open_rgb(data, read_for(resize, "pillow"))
+    draft, facts_of_draft = open_rgb(data, read_for(resize, "pillow-draft"))
+    assert whole.size == size
+    assert draft.size == (-(-size[0] // scale), -(-size[1] // scale))
+    assert facts == facts_of_draft  # what the file holds
+    assert (np.asarray(draft) == np.asarray(open_rgb(data, read_for(resize, "pillow-draft"))[0])).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_draft_knows_which_side_is_up(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(photo(800, 400), "JPEG", exif=exif)
+    draft, _ = open_rgb(data, read_for((200, 50), "pillow-draft"))  # height 200, width 50
+    assert draft.size == ((800, 400) if orientation == 1 else (200, 400))
+
+
+def test_a_draft_gives_about_the_same_pixels_and_concerns_jpeg_alone():
+    plan = Preprocess(resize=(60,), crop=(48, 48), mean=MEAN, std=STD, decoder="pillow-draft")
+    for format in ("JPEG", "PNG", "WEBP"):
+        data = saved(photo(900, 700), format)
+        draft = preprocess_pixels(open_rgb(data, Reading.of(plan))[0], plan).astype(int)
+        whole = preprocess_pixels(open_rgb(data)[0], plan)
+        assert np.abs(draft - whole).mean() < 2
+        assert (draft == whole).all() == (format != "JPEG")
+
+
+def test_an_unknown_decoder_lists_the_known_ones():
+    with pytest.raises(UnknownNameError, match="did you mean pillow-draft"):
+        read_for((224,), "pillow-drafts")
 
 
 # ---- failures

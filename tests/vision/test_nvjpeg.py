@@ -4,6 +4,7 @@ Without a GPU the same code runs on the CPU, with torchvision's libjpeg in nvJPE
 """
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from PIL import Image
 from featx.errors import DeviceError, DeviceMemoryError, ImageDecodeError, UsageError
 from featx.spec import Preprocess
 from featx.vision.images import open_rgb, preprocess_pixels
-from featx.vision.nvjpeg import JpegDecoder, check_nvjpeg, read_jpeg, turn_upright
+from featx.vision.jpeg import read_jpeg
+from featx.vision.nvjpeg import JpegDecoder, check_nvjpeg, decode_outcomes, turn_upright
+from featx.vision.pixels import PixelPlan, read_file
 
 PREPROCESS = Preprocess(resize=(20,), crop=(16, 16), mean=(), std=())
 
@@ -153,6 +156,41 @@ def test_an_image_that_pillows_way_refuses_is_refused(monkeypatch):
     assert np.array_equal(pixels, decoder()([good])[0])
     assert (error.reason, error.detail) == ("bomb", "40000 x 20 pixels, the limit is 2500")
     assert read_jpeg(jpeg(size=(60, 60))) is None, "a bomb is left to Pillow, which says so"
+
+
+def test_files_reach_the_device_as_they_are_and_the_ledger_tells_what_they_were(tmp_path):
+    contents = {"a.jpg": jpeg(orientation=8), "b.png": png(), "c.jpg": jpeg()[:-40], "d.png": jpeg("L")}
+    plan = PixelPlan(replace(PREPROCESS, decoder="nvjpeg"))
+    other = PixelPlan(PREPROCESS)
+    outcomes = []
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+        by_gpu, by_pillow = read_file(str(tmp_path / name), name, 0, [plan, other])
+        assert (by_gpu.pixels is None) == (by_pillow.pixels is None)
+        outcomes.append((by_gpu, by_pillow))
+    assert [None if a.pixels is None else a.pixels.ndim for a, _ in outcomes] == [1, 4, None, 1]
+    finished = decode_outcomes([a for a, _ in outcomes], decoder())
+    assert [a.entry for a in finished] == [b.entry for _, b in outcomes]
+    assert finished[3].entry.reason == "jpeg named .png"
+    for i in (0, 1, 3):
+        assert np.abs(finished[i].pixels.astype(int) - outcomes[i][1].pixels).max() <= 2
+
+
+def test_a_file_that_the_device_refuses_is_a_failed_row(tmp_path):
+    def refuses(data, device):
+        raise RuntimeError("nvjpegDecode failed: 8")
+
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    outcomes = read_file(str(tmp_path / "a.jpg"), "a.jpg", 0, [PixelPlan(replace(PREPROCESS, decoder="nvjpeg"))])
+    (failed,) = decode_outcomes(outcomes, decoder(refuses))
+    assert (failed.entry.status, failed.entry.reason) == ("failed", "corrupt: nvjpegDecode failed: 8")
+    assert failed.pixels is None
+    assert failed.entry.sha256 == outcomes[0].entry.sha256
+
+
+def test_views_are_refused():
+    with pytest.raises(UsageError, match="plain images only"):
+        check_nvjpeg("cpu", ("plain", "hflip"))
 
 
 def test_without_a_gpu_it_is_refused_and_no_other_decoder_taken():
