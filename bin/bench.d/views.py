@@ -139,7 +139,7 @@ def main() -> None:
             data = load_features(file, views=True).by_sample()
             n_test = int(np.sum(data.splits == "test"))
             print(f"\n{task.name()}: {n_test} test images; (standard deviation over {options.repeats} training sets)")
-            print("| images a class | rows | accuracy, % | against plain, points | better / worse | log loss |")
+            print("| images a class | rows | accuracy, % | against plain, points | better / worse | log loss, change |")
             print("| ---: | --- | ---: | ---: | ---: | ---: |")
             for n_per_class in task.sizes:
                 compare(data, n_per_class, options.repeats)

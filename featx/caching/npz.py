@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +24,11 @@ from featx.errors import InputError
 
 _STEP = 65536  # texts at a time
 _BLOCK_BYTES = 8 * 1024 * 1024
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError)
-"""What zipfile and numpy raise for bytes that are no arrays."""
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError),
+    *(RuntimeError, LookupError, SyntaxError, ArithmeticError, MemoryError, tokenize.TokenError),
+)
+"""What zipfile and numpy raise for bytes that are no arrays (RuntimeError: encrypted, or packed in an unknown way)."""
 
 
 class ArrayWriter:
