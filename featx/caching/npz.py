@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +23,21 @@ from featx.errors import InputError
 
 _STEP = 65536  # texts at a time
 _BLOCK_BYTES = 8 * 1024 * 1024
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, SyntaxError, OverflowError, MemoryError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 """What zipfile and numpy raise for bytes that are no arrays."""
 
 

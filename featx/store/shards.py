@@ -224,10 +224,18 @@ def _format(shard: Shard) -> bytes:
 
 
 def parse_line(line: bytes) -> Shard | None:
-    """Return what a line of the journal says; None where its checksum is wrong."""
+    """Return what a line of the journal says; None where its checksum is wrong, or no featx wrote it."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
-    with contextlib.suppress(ValueError, TypeError):
-        return Shard(**json.loads(text))
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        shard = Shard(**json.loads(text))
+        return shard if _has_types(shard) else None
     return None
+
+
+def _has_types(shard: Shard) -> bool:
+    """Whether the fields are whole numbers and texts, as they were written."""
+    values = dataclasses.asdict(shard)
+    texts = [values.pop(name) for name in ("sha256", "fingerprint")]
+    return all(type(n) is int and n >= 0 for n in values.values()) and all(isinstance(text, str) for text in texts)

@@ -128,6 +128,14 @@ def test_bytes_that_are_nothing_are_one_error(tmp_path, name, data):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("shape", ["(3,", "(3, 2", '"""', "(" * 5000])
+def test_a_header_that_is_no_python_is_one_error(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match=r"x\.npy"):
+        taken(tmp_path, tmp_path / "x.npy")
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_an_npz_with_any_byte_changed_is_read_or_is_one_error(tmp_path_factory, data):
