@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import json
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from featx.errors import ImageDecodeError, UsageError
+from featx.errors import UsageError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
-from featx.spec import TIMM, FeatureRequest, FeatureSpec, is_own_code
+from featx.spec import FeatureRequest, FeatureSpec
 from featx.store import parts
-from featx.store.file import FeatureFile
-from featx.store.outcomes import Outcomes
-from featx.store.records import OK, REASONS, LedgerEntry
+from featx.store.answer import find_answer, own_library, stamp_of
+from featx.store.output_names import output_paths
+from featx.store.records import OK, REASONS, FeatureBatch
 from featx.store.run import ExtractionRun
-from featx.store.stored import FILE
-from featx.version import __version__
-from featx.vision.engine import EngineOptions, Job, iter_batches
+from featx.store.work import Work, plan_work
+from featx.version import __version__, versions_of
+from featx.vision.engine import EngineOptions, Job, Notify, check_options, iter_batches
 
 if TYPE_CHECKING:
     from featx.vision.backbones import Backbone
+    from featx.vision.multi_device import AnyEmbedder
+
+_DEFAULT_BATCH_SIZE = 32
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` with images of this run."""
@@ -59,7 +60,7 @@ class ExtractReport:
 
     Attributes
     ----------
-    path, fingerprint, backbone, device : str
+    path, fingerprint, backbone, node, device : str
         The file, its spec's fingerprint, and what made it; device is ``""`` where nothing was computed.
     samples, rows, n_features : int
         Of the finished file.
@@ -77,6 +78,7 @@ class ExtractReport:
     path: str
     fingerprint: str
     backbone: str
+    node: str
     device: str
     samples: int
     rows: int
@@ -106,36 +108,95 @@ class ExtractReport:
 
 
 @dataclass
-class _Work:
-    """What a run has to do: positions to compute, and those whose entry stays under a new size and time."""
+class _Output:
+    """One feature file of the pass, from the request to the report."""
 
-    positions: list[int]
-    touched: list[tuple[int, int, int]]
+    path: Path
+    request: FeatureRequest
+    stamp: dict[str, Any]
+    answer: tuple[FeatureSpec, dict[str, Any]] | None
+    backbone: Backbone | None = None
+    embedder: AnyEmbedder | None = None
+    batch_size: int = 0
+    run: ExtractionRun | None = None
+    work: Work = field(default_factory=lambda: Work([], []))
+    n_computed: int = 0
+    n_copied: int = 0
+    found: set[str] = field(default_factory=set)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What decides its features."""
+        if self.answer is not None:
+            return self.answer[0]
+        assert self.backbone is not None
+        return self.backbone.spec
+
+    def lookup(self, sha256: str) -> Any:
+        """See `featx.vision.engine.Lookup`."""
+        assert self.run is not None
+        rows = self.run.features_of_sha256(sha256)
+        if rows is not None:
+            self.found.add(sha256)
+        return rows
+
+    def append(self, batch: FeatureBatch) -> None:
+        """Keep a batch, and count what was computed for it."""
+        assert self.run is not None
+        good = [entry.sha256 for entry in batch.entries if entry.status == OK]
+        n_computed = len(set(good) - self.found)
+        self.n_computed += n_computed
+        self.n_copied += len(good) - n_computed
+        self.run.append(batch)
 
 
-@dataclass
-class _Tally:
-    """What the computing loop did."""
+@overload
+def extract(
+    source: str | os.PathLike[str] | Manifest | Sequence[Any],
+    output: str | os.PathLike[str],
+    *,
+    request: FeatureRequest = ...,
+    source_options: SourceOptions = ...,
+    engine: EngineOptions = ...,
+    update: UpdateOptions = ...,
+    progress: Progress | None = ...,
+    on_download: Callable[[str, int, int | None], None] | None = ...,
+    notify: Notify | None = ...,
+) -> ExtractReport: ...
 
-    computed: int = 0
-    copied: int = 0
-    seconds: float = 0.0
+
+@overload
+def extract(
+    source: str | os.PathLike[str] | Manifest | Sequence[Any],
+    output: str | os.PathLike[str],
+    *,
+    request: Sequence[FeatureRequest],
+    source_options: SourceOptions = ...,
+    engine: EngineOptions = ...,
+    update: UpdateOptions = ...,
+    progress: Progress | None = ...,
+    on_download: Callable[[str, int, int | None], None] | None = ...,
+    notify: Notify | None = ...,
+) -> list[ExtractReport]: ...
 
 
 def extract(
     source: str | os.PathLike[str] | Manifest | Sequence[Any],
     output: str | os.PathLike[str],
     *,
-    request: FeatureRequest = FeatureRequest(),
+    request: FeatureRequest | Sequence[FeatureRequest] = FeatureRequest(),
     source_options: SourceOptions = SourceOptions(),
     engine: EngineOptions = EngineOptions(),
     update: UpdateOptions = UpdateOptions(),
     progress: Progress | None = None,
     on_download: Callable[[str, int, int | None], None] | None = None,
-) -> ExtractReport:
+    notify: Notify | None = None,
+) -> ExtractReport | list[ExtractReport]:
     """Compute the features of a source's images that a feature file does not hold yet.
 
-    A request that the file answers already is recognised without loading the network.
+    A request that the file answers already is recognised without loading the network. Several requests are answered in
+    one pass over the images, each with a file of its own, the same as if it had been asked for alone: an image is read
+    and decoded once, and a network runs once for all of its nodes.
 
     Parameters
     ----------
@@ -143,24 +204,27 @@ def extract(
         A folder, a table or an image; or paths, PIL images and uint8 arrays (height, width[, 3]). With
         labels and groups: ``featx.manifest_of(images, labels=..., groups=...)``.
     output : path
-        The feature file; made if it is not there, brought up to date if it is.
-    request : FeatureRequest
+        The feature file; made if it is not there, brought up to date if it is. For several requests a folder, or a
+        name with ``{backbone}``, ``{node}`` or ``{weights}`` in it.
+    request : FeatureRequest, or sequence of them
         Backbone, weights, node, pooling and precision.
     source_options : SourceOptions
         How a folder or table is read.
     engine : EngineOptions
-        Batch size, decode threads and device: how, never what.
+        Batch size, decoding processes and device: how, never what.
     update : UpdateOptions
         What may happen to stored rows.
     progress : callable, optional
         ``progress(done, total)`` in images.
     on_download : callable, optional
         ``on_download(file name, bytes received, bytes in total or None)``, while weights are fetched.
+    notify : callable, optional
+        ``notify(sentence)`` tells what the user should know meanwhile; without it, a warning.
 
     Returns
     -------
-    ExtractReport
-        With every failed sample and its reason. Failures do not raise.
+    ExtractReport, or list of them
+        With every failed sample and its reason. Failures do not raise. A list for a sequence of requests.
 
     Raises
     ------
@@ -172,195 +236,155 @@ def extract(
         If the file was made by another spec, is locked, damaged or cannot be written.
     """
     started = time.monotonic()
+    check_options(engine)
+    many = not isinstance(request, FeatureRequest)
+    requests = list(request) if not isinstance(request, FeatureRequest) else [request]
+    if not requests:
+        raise UsageError("no features are asked for: the list of requests is empty")
     manifest = sources.as_manifest(source, source_options)
-    path = _target(source, output)
-    stamp = _stamp(request)
-    answer = None if update.replace else _answer(path, stamp, manifest, update.rehash)
-    backbone, blob = None, None
-    if answer is not None:
-        spec, made_with = answer
-    else:
-        backbone = _load(request, on_download)
-        spec, made_with = backbone.spec, _made_with(request.backbone, engine)
-        blob = backbone.weights_blob() if backbone.weights_blob is not None else None
-    with ExtractionRun.open(
-        path,
+    paths = output_paths(source, output, requests, many=many)
+    outputs = [_output(path, each, manifest, update) for path, each in zip(paths, requests, strict=True)]
+    _load([each for each in outputs if each.answer is None], engine, on_download)
+    with ExitStack() as stack:
+        # In one order whatever the order of the requests: two passes over the same files cannot wait for each other.
+        for each in sorted(outputs, key=lambda each: str(each.path)):
+            each.run = stack.enter_context(_open(each, manifest, engine, update))
+            each.work = plan_work(manifest, each.run.outcomes, rehash=update.rehash)
+            for position, size, mtime_ns in each.work.touched:
+                each.run.keep(replace(each.run.outcomes.entry(position), bytes=size, mtime_ns=mtime_ns))
+        busy = [each for each in outputs if each.work.positions]
+        # What an answer had all of a moment ago may be out of date by now.
+        _load([each for each in busy if each.backbone is None], engine, on_download)
+        _embed(busy, engine)  # no network runs as far as a node of which nothing is wanted
+        seconds = _compute(busy, manifest, engine, progress, notify) if busy else 0.0
+        reports = [_report(each, manifest, seconds) for each in outputs]
+    total = round(time.monotonic() - started, 3)
+    reports = [replace(report, seconds=total) for report in reports]
+    return reports if many else reports[0]
+
+
+def _output(path: Path, request: FeatureRequest, manifest: Manifest, update: UpdateOptions) -> _Output:
+    stamp = stamp_of(request)
+    answer = None if update.replace else find_answer(path, stamp, manifest, rehash=update.rehash)
+    return _Output(path, request, stamp, answer)
+
+
+def _load(outputs: Sequence[_Output], engine: EngineOptions, on_download: Any) -> None:
+    """Give outputs their networks, those of one network an embedder together, and a batch size."""
+    if not outputs:
+        return
+    from featx.vision import backbones, batch_size
+
+    loaded = backbones.load_backbones([each.request for each in outputs], progress=on_download)
+    for each, backbone in zip(outputs, loaded, strict=True):
+        each.backbone = backbone
+    _embed(outputs, engine)
+    for each in outputs:
+        pending = parts.pending(each.path)
+        if pending is not None:
+            each.batch_size = pending.batch_size
+        elif isinstance(engine.batch_size, int):
+            each.batch_size = engine.batch_size
+        else:
+            same = [other.batch_size for other in outputs if other.embedder is each.embedder and other.batch_size]
+            assert each.embedder is not None
+            each.batch_size = same[0] if same else batch_size.fastest_batch_size(each.embedder)
+
+
+def _embed(outputs: Sequence[_Output], engine: EngineOptions) -> None:
+    """Give outputs of the same network one embedder, in which they stand in their order."""
+    from featx.vision.multi_device import make_embedder
+
+    for network in {id(each.backbone.network): None for each in outputs if each.backbone is not None}:
+        group = [each for each in outputs if each.backbone is not None and id(each.backbone.network) == network]
+        first, *others = [each.backbone for each in group if each.backbone is not None]
+        # The actors of a cluster have embedders of their own: this one only holds the network.
+        device, runtime = ("cpu", "torch") if engine.engine == "ray" else (engine.device, engine.runtime)
+        embedder = make_embedder(first, also=others, device=device, runtime=runtime)
+        for each in group:
+            each.embedder = embedder
+
+
+def _open(output: _Output, manifest: Manifest, engine: EngineOptions, update: UpdateOptions) -> ExtractionRun:
+    made_with, blob = output.answer[1] if output.answer is not None else {}, None
+    if output.backbone is not None and output.embedder is not None:
+        made_with = _made_with(engine, output.embedder, output.batch_size)
+        blob = output.backbone.weights_blob() if output.backbone.weights_blob is not None else None
+    return ExtractionRun.open(
+        output.path,
         manifest=manifest,
-        spec=spec,
-        request=stamp,
+        spec=output.spec,
+        request=output.stamp,
         made_with=made_with,
-        batch_size=engine.batch_size if isinstance(engine.batch_size, int) else 32,
+        batch_size=output.batch_size or _DEFAULT_BATCH_SIZE,
         weights=blob,
         replace=update.replace,
-    ) as run:
-        work = _plan(manifest, run.outcomes, update.rehash)
-        for position, size, mtime_ns in work.touched:
-            run.keep(replace(run.outcomes.entry(position), bytes=size, mtime_ns=mtime_ns))
-        device, tally = "", _Tally()
-        if work.positions:
-            device, tally = _compute(
-                run, manifest, work.positions, backbone or _load(request, on_download), engine, progress
-            )
-        outcome = run.finish()
-        failed = map(run.outcomes.entry, np.flatnonzero(~run.outcomes.column("is_ok")).tolist())
-        failures = {entry.key: entry.reason for entry in failed}
-    return ExtractReport(
-        path=str(path),
-        fingerprint=spec.fingerprint,
-        backbone=spec.backbone,
-        device=device,
-        samples=outcome.n_samples,
-        rows=outcome.n_rows,
-        n_features=spec.n_features,
-        computed=tally.computed,
-        copied=tally.copied,
-        unchanged=len(manifest) - len(work.positions),
-        vanished=outcome.n_vanished,
-        seconds=round(time.monotonic() - started, 3),
-        rate=round(tally.computed / tally.seconds, 1) if tally.computed else None,
-        failures=failures,
     )
 
 
-def _target(source: Any, output: str | os.PathLike[str]) -> Path:
-    """Return where the features go; whatever the user allows to be replaced, it is not the source."""
-    path = Path(output)
-    if not path.name or path.is_dir():
-        raise UsageError(f"-o {os.fspath(output)!r} is a folder: name the file, as in {path / 'features.h5'}")
-    is_path = isinstance(source, str | os.PathLike)
-    if is_path and path.exists() and Path(source).exists() and path.samefile(source):
-        raise UsageError(f"-o {os.fspath(output)!r} is SOURCE itself; give another -o FILE")
-    return path
-
-
-def _load(request: FeatureRequest, on_download: Any) -> Backbone:
-    from featx.vision import backbones
-
-    return backbones.load_backbone(request, progress=on_download)
-
-
-def _plan(manifest: Manifest, outcomes: Outcomes, rehash: bool) -> _Work:
-    """Compare each sample with its entry: same size and time is unchanged, everything else is hashed."""
-    known = np.flatnonzero(outcomes.is_known)
-    stats = sources.stat_all(manifest, known.tolist())
-    is_same = (stats[:, 0] == outcomes.column("bytes")[known]) & (stats[:, 1] == outcomes.column("mtime_ns")[known])
-    if rehash:
-        is_same[:] = False
-    elif manifest.arrays is not None or manifest.refused:  # of which size and time say nothing
-        is_file = [bool(manifest.paths[position]) and position not in manifest.refused for position in known.tolist()]
-        is_same &= np.array(is_file, bool)
-    is_todo = ~outcomes.is_known
-    touched = []
-    for position, (size, mtime_ns) in zip(known[~is_same].tolist(), stats[~is_same].tolist(), strict=True):
-        entry = outcomes.entry(position)
-        if size < 0 or position in manifest.refused:
-            is_todo[position] = entry.status == OK or bool(entry.sha256)  # it was a file, and is none now
-        elif not _same_bytes(manifest, position, entry):
-            is_todo[position] = True
-        elif manifest.paths[position]:
-            touched.append((position, size, mtime_ns))
-    return _Work(np.flatnonzero(is_todo).tolist(), touched)
-
-
-def _same_bytes(manifest: Manifest, position: int, entry: LedgerEntry) -> bool:
-    if not entry.sha256:
-        return False  # never read, so never the same
-    try:
-        return sources.sample_sha256(manifest, position) == entry.sha256
-    except ImageDecodeError:
-        return False
-
-
 def _compute(
-    run: ExtractionRun,
+    outputs: Sequence[_Output],
     manifest: Manifest,
-    positions: list[int],
-    backbone: Backbone,
     engine: EngineOptions,
     progress: Progress | None,
-) -> tuple[str, _Tally]:
-    from featx.vision.embed import Embedder
-
-    embedder = Embedder(backbone, device=engine.device)
-    tally, found = _Tally(), set[str]()
-    started, done = time.monotonic(), 0
-
-    def lookup(sha256: str) -> Any:
-        row = run.features_of_sha256(sha256)
-        if row is not None:
-            found.add(sha256)
-        return row
-
+    notify: Notify | None,
+) -> float:
+    """Compute what outputs lack in one pass over the images; returns the seconds that it took."""
+    started = time.monotonic()
+    jobs = [_job(each) for each in outputs]
+    n_images = len(set().union(*(job.positions for job in jobs)))
+    n_done, n_all = 0, sum(len(job.positions) for job in jobs)
     if progress is not None:
-        progress(0, len(positions))
-    engine = replace(engine, batch_size=run.batch_size)
-    for _, batch in iter_batches(manifest, [Job(embedder, positions, lookup)], engine):
-        good = [entry.sha256 for entry in batch.entries if entry.status == OK]
-        n_computed = len(set(good) - found)
-        tally.computed += n_computed
-        tally.copied += len(good) - n_computed
-        run.append(batch)
-        done += len(batch.entries)
+        progress(0, n_images)
+    for index, batch in iter_batches(manifest, jobs, engine, notify=notify):
+        outputs[index].append(batch)
+        n_done += len(batch.entries)
         if progress is not None:
-            progress(done, len(positions))
-    tally.seconds = time.monotonic() - started
-    return embedder.device, tally
+            progress(n_images * n_done // n_all, n_images)
+    return time.monotonic() - started
 
 
-def _answer(
-    path: Path, stamp: dict[str, Any], manifest: Manifest, rehash: bool
-) -> tuple[FeatureSpec, dict[str, Any]] | None:
-    """Return spec and ``made_with`` of the file if it answers the request already; None: the network is needed.
-
-    Looked up without the lock, so that a network is loaded before the lock is taken.
-    """
-    if "unknown" in stamp or not path.exists() or parts.pending(path) is not None:
-        return None
-    with FeatureFile.open(path) as file:
-        if file.request != stamp:
-            return None
-        outcomes = Outcomes(manifest.keys)
-        outcomes.add(FILE, file.accounts(manifest.keys))
-        return None if _plan(manifest, outcomes, rehash).positions else (file.spec, file.made_with)
+def _job(output: _Output) -> Job:
+    assert output.embedder is not None
+    assert output.run is not None
+    place = next(i for i, backbone in enumerate(output.embedder.backbones) if backbone is output.backbone)
+    return Job(output.embedder, output.work.positions, output.lookup, output.run.batch_size, place)
 
 
-def _stamp(request: FeatureRequest) -> dict[str, Any]:
-    """Return the request with what could make the same words mean something else.
+def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractReport:
+    """Finish a feature file and account for it; `seconds` are those of the computing."""
+    run = output.run
+    assert run is not None
+    outcome = run.finish()
+    failed = map(run.outcomes.entry, np.flatnonzero(~run.outcomes.column("is_ok")).tolist())
+    return ExtractReport(
+        path=str(output.path),
+        fingerprint=output.spec.fingerprint,
+        backbone=output.spec.backbone,
+        node=output.spec.node,
+        device=output.embedder.device if output.embedder is not None and output.work.positions else "",
+        samples=outcome.n_samples,
+        rows=outcome.n_rows,
+        n_features=output.spec.n_features,
+        computed=output.n_computed,
+        copied=output.n_copied,
+        unchanged=len(manifest) - len(output.work.positions),
+        vanished=outcome.n_vanished,
+        seconds=seconds,
+        rate=round(output.n_computed / seconds, 1) if output.n_computed else None,
+        failures={entry.key: entry.reason for entry in failed},
+    )
 
-    Holds ``unknown`` where only loading the network tells: a user's own function may give another one today.
-    """
-    stamp: dict[str, Any] = json.loads(json.dumps(asdict(request)))  # as it is when it has been stored
-    if is_own_code(request.backbone):
-        return {**stamp, "unknown": "own code"}
-    stamp |= _versions(("torch", "torchvision", *_own_library(request.backbone)))
-    weights = Path(request.weights)
-    if weights.is_file():
-        found = weights.stat()
-        stamp["file"] = [str(weights.resolve()), found.st_size, found.st_mtime_ns]
-    return stamp
 
-
-def _made_with(backbone: str, engine: EngineOptions) -> dict[str, Any]:
+def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) -> dict[str, Any]:
     """Return the versions and settings that do not decide the numbers, for the record."""
-    versions = _versions(("torch", "torchvision", "numpy", "pillow", "h5py", *_own_library(backbone)))
+    backbone = embedder.backbone.spec.backbone
     return {
         "featx": __version__,
         "python": platform.python_version(),
-        **versions,
-        "runtime": "torch",
-        "batch_size": engine.batch_size,
+        **versions_of(("torch", "torchvision", "numpy", "pillow", "h5py", *own_library(backbone))),
+        "engine": engine.engine,
+        "runtime": embedder.runtime if engine.runtime == "auto" else engine.runtime,
+        "device": engine.device if engine.engine == "ray" else embedder.device,
+        "batch_size": batch_size,
     }
-
-
-def _own_library(backbone: str) -> tuple[str, ...]:
-    """Return the library that a backbone comes from, beside torchvision."""
-    return ("timm",) if backbone.startswith(TIMM) else ()
-
-
-def _versions(libraries: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those that are installed; one that is missing is an error once it is needed."""
-    versions = {}
-    for library in libraries:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[library] = importlib.metadata.version(library)
-    return versions

@@ -26,7 +26,7 @@ from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.target import check_target, save_text
-from featx.vision.engine import EngineOptions, Job, iter_batches
+from featx.vision.engine import EngineOptions, Job, Notify, iter_batches
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` with images."""
@@ -169,6 +169,7 @@ def predict(
     allow_code: str | None = None,
     progress: Progress | None = None,
     on_download: Callable[[str, int, int | None], None] | None = None,
+    notify: Notify | None = None,
 ) -> Predictions:
     """Classify images with a saved head, their features made as those were that it was fitted on.
 
@@ -189,6 +190,8 @@ def predict(
         See `Progress`.
     on_download : callable, optional
         ``on_download(file name, bytes received, bytes in total or None)``, while weights are fetched.
+    notify : callable, optional
+        ``notify(sentence)`` tells what the user should know meanwhile; without it, a warning.
 
     Returns
     -------
@@ -213,12 +216,12 @@ def predict(
         return _predict_file(loaded, source, progress)
     manifest = sources.as_manifest(source, source_options)
     from featx.vision.backbones import restore_backbone
-    from featx.vision.embed import Embedder
+    from featx.vision.multi_device import make_embedder
 
     backbone = restore_backbone(loaded.needed_spec, loaded.weights, allow_code=allow_code, progress=on_download)
-    embedder = Embedder(backbone, device=engine.device)
+    embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime)
     job = Job(embedder, range(len(manifest)))
-    batches = (batch for _, batch in iter_batches(manifest, [job], engine))
+    batches = (batch for _, batch in iter_batches(manifest, [job], engine, notify=notify))
     return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
 
 

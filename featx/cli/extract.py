@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,41 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
 
 @click.command("extract")
 @click.argument("source", metavar="SOURCE", type=click.Path())
-@click.option("-o", "--output", "target", metavar="FILE.h5", help="The feature file to write or bring up to date.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="FILE.h5",
+    help="The feature file to write or bring up to date; for several a folder, or a name with {backbone} and {node}.",
+)
 @options.source_options
 @click.option("--dry-run", is_flag=True, help="Only count the images by class, group and split.")
 @click.option(
     "--backbone",
-    default="resnet50",
+    "backbones",
+    multiple=True,
+    default=["resnet50"],
     show_default=True,
     metavar="NAME",
-    help="A torchvision model, featx-mini, timm:NAME, or package.module:function. See: featx backbones.",
+    help="A torchvision model, featx-mini, timm:NAME, or package.module:function (see: featx backbones). Repeat it "
+    "for several files in one pass.",
 )
 @click.option(
     "--weights",
-    default="DEFAULT",
+    multiple=True,
+    default=["DEFAULT"],
     show_default=True,
     metavar="WEIGHTS",
-    help="DEFAULT, a member (IMAGENET1K_V1, timm: a1_in1k), a file (.pth, .safetensors), random or random:SEED.",
+    help="DEFAULT, a member (IMAGENET1K_V1, timm: a1_in1k), a file (.pth, .safetensors), random or random:SEED. Once "
+    "for all backbones, or once for each.",
 )
-@click.option("--node", metavar="NODE", help="Where features are read (default: the input of the classifier).")
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="NODE",
+    help="Where features are read (default: the input of the classifier). Repeat it for several files in one pass.",
+)
 @click.option(
     "--pooling",
     type=click.Choice(["avg", "max", "cls", "mean-tokens", "none"]),
@@ -83,38 +101,57 @@ def command(source: str, target: str | None, dry_run: bool, quiet: bool, as_json
         raise UsageError(f"-o is missing: say where the features go, as in -o cache/{Path(source).stem or 'NAME'}.h5")
 
     from featx.extract import UpdateOptions, extract
-    from featx.vision.engine import EngineOptions
+    from featx.store.output_names import output_paths
 
-    engine = EngineOptions(
-        device=values.pop("device"), batch_size=values.pop("batch_size"), num_workers=values.pop("num_workers")
-    )
+    engine = options.read_engine_options(values)
     update = UpdateOptions(replace=values.pop("replace"), rehash=values.pop("rehash"))
-    request = FeatureRequest(**values)
-    if request.backbone == "featx-mini" and not quiet:
+    requests = _requests(values)
+    many = len(requests) > 1
+    paths = output_paths(source, target, requests, many=many)
+    if any(request.backbone == "featx-mini" for request in requests) and not quiet:
         output.say(
             "featx-mini: the small network inside featx, trained without labels of its own; "
             "a network trained on ImageNet (--backbone resnet50) will do better."
         )
     try:
         with output.progress("extract", "images", quiet=quiet) as advance:
-            report = extract(
+            reports = extract(
                 source,
-                target,
-                request=request,
+                target if many else paths[0],
+                request=requests,
                 source_options=source_options,
                 engine=engine,
                 update=update,
                 progress=advance,
                 on_download=output.downloads(quiet=quiet),
+                notify=output.say_warning,
             )
     except KeyboardInterrupt:
-        _say_what_is_kept(target)
+        _say_what_is_kept(paths)
         raise
     if as_json:
-        output.print_json(report.to_dict())
+        output.print_json({"files": [report.to_dict() for report in reports]} if many else reports[0].to_dict())
     else:
-        _print_summary(report)
-    return EXIT_FAILED_ROWS if report.failures else 0
+        for report in reports:
+            _print_summary(report)
+    return EXIT_FAILED_ROWS if any(report.failures for report in reports) else 0
+
+
+def _requests(values: dict[str, Any]) -> list[FeatureRequest]:
+    """Return a request for each backbone and node."""
+    backbones, weights, nodes = values.pop("backbones"), values.pop("weights"), values.pop("nodes")
+    if 1 not in (len(weights), len(backbones)) and len(weights) != len(backbones):
+        raise UsageError(
+            f"--weights is there {len(weights)} times and --backbone {len(backbones)} times: give the weights once for "
+            "all backbones, or once for each, in the same order"
+        )
+    n = max(len(weights), len(backbones))
+    pairs = zip(backbones * (n // len(backbones)), weights * (n // len(weights)), strict=True)
+    return [
+        FeatureRequest(backbone=backbone, weights=each, node=node, **values)
+        for backbone, each in pairs
+        for node in nodes or (None,)
+    ]
 
 
 def _dry_run(source: str, source_options: Any, as_json: bool) -> int:
@@ -168,19 +205,21 @@ def _print_summary(report: Any) -> None:
             )
 
 
-def _say_what_is_kept(target: str) -> None:
+def _say_what_is_kept(paths: Sequence[Path]) -> None:
+    for path in paths:
+        output.say(f"stopped: {_kept(path)}")
+    output.say("to go on, run the same command again:")
+    click.echo("  " + output.to_type(f"featx {shlex.join(sys.argv[1:])}"), err=True)  # in one line, to be copied
+
+
+def _kept(path: Path) -> str:
     from featx.store import parts
 
     try:
-        run = parts.pending(target)
+        run = parts.pending(path)
     except StoreError:
         run = None
     if run is not None:
         n_all = run.header.n_samples
-        output.say(f"stopped: {n_all - run.n_left:,} of {n_all:,} images are kept in {target}.parts")
-    elif Path(target).exists():
-        output.say(f"stopped before anything new was kept; {target} is as it was")
-    else:
-        output.say("stopped before the first images were kept")
-    output.say("to go on, run the same command again:")
-    click.echo("  " + output.to_type(f"featx {shlex.join(sys.argv[1:])}"), err=True)  # in one line, to be copied
+        return f"{n_all - run.n_left:,} of {n_all:,} images are kept in {path}.parts"
+    return f"nothing new was kept yet; {path} is as it was" if path.exists() else f"nothing was kept yet for {path}"

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from featx.errors import UsageError
 from featx.spec import VIEW_KINDS
+from featx.vision.engines import ENGINES
 
 if TYPE_CHECKING:
     from featx.manifest.source import SourceOptions
+    from featx.vision.engine import EngineOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +71,24 @@ class Words(click.ParamType):  # type: ignore[type-arg]
         if unknown:
             self.fail(f"{unknown[0]!r} is none of {', '.join(self.words)}", param, ctx)
         return given
+
+
+class BatchSize(click.ParamType):  # type: ignore[type-arg]
+    """A number from 1 on, or ``auto``."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read the number."""
+        if value == "auto":
+            return "auto"
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor auto", param, ctx)
+        return size
 
 
 class Grid(click.ParamType):  # type: ignore[type-arg]
@@ -160,20 +181,63 @@ reading_options: Callable[[Any], Any] = _stack(
 )
 
 engine_options: Callable[[Any], Any] = _stack(
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+    click.option(
+        "--engine",
+        type=click.Choice(list(ENGINES)),
+        default="local",
+        show_default=True,
+        help="Where the work is done: on this machine, or on a Ray cluster (featx[ray]).",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Of a running cluster: auto, HOST:PORT or ray://... (default: one of this machine alone).",
+    ),
+    click.option(
+        "--ray-actors",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes of the cluster that compute (default: as many as there is room for).",
+    ),
+    click.option("--ray-cpus", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Cores of each of them."),
+    click.option(
+        "--ray-gpus", type=click.FloatRange(min=0), metavar="N", help="GPUs of each of them, also a fraction."
+    ),
+    click.option(
+        "--runtime",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="What executes the network: auto, torch, compile, openvino or onnxruntime.",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1, cuda:all or mps; several with commas.",
+    ),
     click.option(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=BatchSize(),
         default=32,
         show_default=True,
-        metavar="N",
-        help="Images in one forward pass; the features do not depend on it.",
+        metavar="N|auto",
+        help="Images in one forward pass, which decides nothing beyond rounding; auto tries which is fastest.",
     ),
     click.option(
         "--num-workers",
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=0),
         metavar="N",
-        help="Threads that decode images (default: all cores).",
+        help="Processes that decode images (default: one for each core); 0: this one, which a bad image may then end.",
+    ),
+    click.option(
+        "--time-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="An image that is still being decoded after so long has failed.",
     ),
 )
 
@@ -206,3 +270,27 @@ def read_source_options(values: dict[str, Any]) -> SourceOptions:
     names = ("layout", "root", "group_regex", "frames", "limit")
     columns = ("path_column", "label_column", "group_column", "split_column", "fold_column")
     return SourceOptions(**{name: values.pop(name) for name in names + columns})
+
+
+_RAY = {
+    "ray_address": "address",
+    "ray_actors": "n_actors",
+    "ray_cpus": "cpus_per_actor",
+    "ray_gpus": "gpus_per_actor",
+}  # the option to the field of RayOptions
+
+
+def read_engine_options(values: dict[str, Any]) -> EngineOptions:
+    """Take the values of `engine_options` out of a command's keyword arguments."""
+    from featx.vision.engine import EngineOptions
+
+    names = ("engine", "runtime", "device", "batch_size", "num_workers", "time_limit")
+    chosen = {name: values.pop(name) for name in names}
+    given = {field: value for option, field in _RAY.items() if (value := values.pop(option)) is not None}
+    if chosen["engine"] != "ray":
+        if given:
+            raise UsageError("the options --ray-... have no meaning without --engine ray")
+        return EngineOptions(**chosen)
+    from featx.vision.ray_cluster import RayOptions
+
+    return EngineOptions(**chosen, ray=RayOptions(**given))

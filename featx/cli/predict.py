@@ -34,7 +34,6 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
     from featx.learn.bundle import load_bundle
     from featx.predict import FORMATS, predict
     from featx.store.target import check_target
-    from featx.vision.engine import EngineOptions
 
     if target is not None:
         check_target(target, FORMATS, what="predictions")
@@ -52,10 +51,11 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
             loaded,
             source,
             source_options=source_options,
-            engine=EngineOptions(**values),
+            engine=options.read_engine_options(values),
             allow_code=loaded.spec.backbone if trust else backbone,
             progress=advance,
             on_download=output.downloads(quiet=quiet),
+            notify=output.say_warning,
         )
     if target is not None:
         predictions.save(target)

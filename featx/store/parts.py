@@ -154,6 +154,8 @@ def pending(path: str | os.PathLike[str]) -> PendingRun | None:
     None where there is nothing: no run, or one that was stopped before it kept anything.
     """
     path = Path(path)
+    if not _folder_of(path).is_dir():
+        return None
     folder = ShardFolder(_folder_of(path))
     folder.read_journal()
     header = _read_header(folder.path / "header.json")

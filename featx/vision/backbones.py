@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -125,13 +125,32 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     InputError
         If a user's own function fails.
     """
-    for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
-        if value not in known:
-            raise UnknownNameError(kind, value, known)
-    Reading.check(request)
-    planned = views.plan_views(request.n_views, request.view_seed, request.view_kinds)
-    loaded = networks.load_network(request.backbone, request.weights, progress)
-    traced = _trace(request.backbone, loaded.network, loaded.preprocess)
+    (backbone,) = load_backbones([request], progress=progress)
+    return backbone
+
+
+def load_backbones(requests: Sequence[FeatureRequest], *, progress: download.Progress | None = None) -> list[Backbone]:
+    """Do what `load_backbone` does for several requests; those of the same backbone and weights share one network."""
+    for request in requests:
+        for kind, value, known in (("dtype", request.dtype, DTYPES), ("storage", request.storage, STORAGES)):
+            if value not in known:
+                raise UnknownNameError(kind, value, known)
+        Reading.check(request)
+    planned = [views.plan_views(request.n_views, request.view_seed, request.view_kinds) for request in requests]
+    networks_of: dict[tuple[str, str], tuple[networks.LoadedNetwork, nodes.Trace]] = {}
+    backbones = []
+    for request, plan in zip(requests, planned, strict=True):
+        key = request.backbone, request.weights
+        if key not in networks_of:
+            loaded = networks.load_network(*key, progress)
+            networks_of[key] = loaded, _trace(request.backbone, loaded.network, loaded.preprocess)
+        backbones.append(_resolved(request, plan, *networks_of[key]))
+    return backbones
+
+
+def _resolved(
+    request: FeatureRequest, views_planned: tuple[str, ...], loaded: networks.LoadedNetwork, traced: nodes.Trace
+) -> Backbone:
     node = nodes.find_node(
         loaded.network, traced, request.node if request.node is not None else loaded.node, backbone=request.backbone
     )
@@ -152,7 +171,7 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
             bands=request.bands,
             decoder=request.decoder,
         ),
-        views=planned,
+        views=views_planned,
         dtype=request.dtype,
         storage=request.storage,
         logits=request.with_logits,
@@ -216,6 +235,21 @@ def restore_backbone(
         network, _ = timm_models.fit(timm_models.find(spec.backbone), state, weights=spec.weights)
     else:
         network = networks.fit_torchvision(networks.check_name(spec.backbone), spec.preprocess, state, spec.weights)
+    return _of_spec(spec, network, lambda: weights)
+
+
+def another_reading(backbone: Backbone, spec: FeatureSpec) -> Backbone:
+    """Return what another spec reads from a network that is here already.
+
+    Raises
+    ------
+    WeightsError
+        If the network has no such node.
+    """
+    return _of_spec(spec, backbone.network, backbone.weights_blob)
+
+
+def _of_spec(spec: FeatureSpec, network: nn.Module, weights_blob: Callable[[], bytes] | None) -> Backbone:
     traced = _trace(spec.backbone, network, spec.preprocess)
     node = nodes.find_node(network, traced, spec.node, backbone=spec.backbone)
     if nodes.pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
@@ -224,7 +258,7 @@ def restore_backbone(
             f"the file's have {spec.feature_shape}",
             weights=spec.weights,
         )
-    return Backbone(spec, network, node, traced.n_classes, lambda: weights)
+    return Backbone(spec, network, node, traced.n_classes, weights_blob)
 
 
 def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:

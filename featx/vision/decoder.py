@@ -20,6 +20,7 @@ import signal
 import struct
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -45,10 +46,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def greeting(plans: Sequence[PixelPlan]) -> bytes:
-    """Return the frame that comes before requests: what is wanted of images, and how the parent has set Pillow."""
+    """Return the frame that comes before requests: what is wanted of images, where the parent is, how it set Pillow."""
     return _frame(
         {
             "plans": [dataclasses.asdict(plan) for plan in plans],
+            "folder": _folder(),
             "max_image_pixels": Image.MAX_IMAGE_PIXELS,
             "load_truncated_images": ImageFile.LOAD_TRUNCATED_IMAGES,
         }
@@ -99,12 +101,21 @@ def main(parent: int) -> None:
 
 
 def _greeted(message: dict[str, Any]) -> list[PixelPlan]:
+    if message["folder"]:
+        os.chdir(message["folder"])  # it may have been another one when this process was started
     Image.MAX_IMAGE_PIXELS = message["max_image_pixels"]
     ImageFile.LOAD_TRUNCATED_IMAGES = message["load_truncated_images"]
     return [
         PixelPlan(Preprocess(**_as_tuples(plan["preprocess"])), tuple(plan["views"]), plan["whole"])
         for plan in message["plans"]
     ]
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it has been removed: no relative path leads anywhere
+        return ""
 
 
 def _answer(answers: int, outcomes: Sequence[Outcome]) -> None:

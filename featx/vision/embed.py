@@ -79,6 +79,8 @@ class Embedder:
         How many batches to `submit` before the first one's result is taken keep the device busy; 0: none.
     numerics : str
         The arithmetic in words (``"float32, TF32 off"``).
+    runtime : str
+        What executes the network.
 
     Raises
     ------
@@ -86,6 +88,8 @@ class Embedder:
         If a device that was asked for is not there, cannot do what the spec's decoder needs, or `also` holds another
         network.
     """
+
+    runtime = "torch"
 
     def __init__(
         self, backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, lanes: Lanes | None = None

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import UsageError
+from featx.errors import UnknownNameError, UsageError
 from featx.vision.backbones import Backbone
 from featx.vision.devices import AUTO, choose_devices
 from featx.vision.embed import Embedder, Pending, Rows
@@ -33,7 +33,7 @@ class MultiDeviceEmbedder:
 
     Attributes
     ----------
-    backbone, backbones, ahead, numerics
+    backbone, backbones, ahead, numerics, runtime
         See `Embedder`.
     device : str
         All of them, with commas between them.
@@ -43,6 +43,8 @@ class MultiDeviceEmbedder:
     UsageError
         If a device is not there, or the network cannot be copied.
     """
+
+    runtime = Embedder.runtime
 
     def __init__(self, backbone: Backbone, *, devices: Sequence[str], also: Sequence[Backbone] = ()) -> None:
         copies = [backbone, *(_copy_of(backbone) for _ in devices[1:])]
@@ -94,8 +96,10 @@ class MultiDeviceEmbedder:
 AnyEmbedder = Embedder | MultiDeviceEmbedder
 
 
-def make_embedder(backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO) -> AnyEmbedder:
-    """Return the embedder for what the user wrote behind ``--device``.
+def make_embedder(
+    backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, runtime: str = AUTO
+) -> AnyEmbedder:
+    """Return the embedder for what the user wrote behind ``--device`` and ``--runtime``.
 
     Parameters
     ----------
@@ -103,7 +107,18 @@ def make_embedder(backbone: Backbone, *, also: Sequence[Backbone] = (), device: 
         See `Embedder`.
     device : str
         See `featx.vision.devices.choose_devices`.
+    runtime : str
+        ``"auto"`` or ``"torch"``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such runtime.
+    UsageError
+        See `Embedder`.
     """
+    if runtime not in (AUTO, Embedder.runtime):
+        raise UnknownNameError("runtime", runtime, (AUTO, Embedder.runtime))
     devices = choose_devices(device)
     if len(devices) == 1:
         return Embedder(backbone, also=also, device=devices[0])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from featx.vision.engine import EngineOptions, Job
     from featx.vision.ray_engine import Piece
 
+AUTO = "auto"
+
 MAX_FAILED_STARTS = 3
 """How many actors may fail to start one after the other."""
 
@@ -107,10 +109,12 @@ class Setup:
 
     Attributes
     ----------
-    specs : tuple of FeatureSpec
-        Of each job.
+    specs : tuple of tuple of FeatureSpec
+        Of each network, what is read from it.
     weights : tuple of bytes
-        Of each job's network, in the safetensors format.
+        Of each network, in the safetensors format.
+    jobs : tuple of (int, int)
+        Of each job of the pass, its network and which of the network's specs it wants.
     options : EngineOptions
         Of the local engine inside the actor.
     n_threads : int
@@ -119,8 +123,9 @@ class Setup:
         The caller's current folder, where a network of one's own may be found.
     """
 
-    specs: tuple[FeatureSpec, ...]
+    specs: tuple[tuple[FeatureSpec, ...], ...]
     weights: tuple[bytes, ...] = field(repr=False)
+    jobs: tuple[tuple[int, int], ...]
     options: EngineOptions
     n_threads: int
     folder: str
@@ -130,17 +135,29 @@ class Setup:
         """Gather what the jobs need."""
         from featx.vision import tensors
 
-        backbones = [job.embedder.backbone for job in jobs]
+        embedders = list(dict.fromkeys(job.embedder for job in jobs))
         n_threads = max(1, int(share.cpus))
         workers = options.num_workers if options.num_workers is not None else n_threads
-        device = options.device if share.gpus or options.device != "auto" else "cpu"
         return cls(
-            specs=tuple(backbone.spec for backbone in backbones),
-            weights=tuple(tensors.pack(backbone.network) for backbone in backbones),
-            options=replace(options, engine="local", num_workers=workers, device=device),
+            specs=tuple(tuple(backbone.spec for backbone in embedder.backbones) for embedder in embedders),
+            weights=tuple(tensors.pack(embedder.backbone.network) for embedder in embedders),
+            jobs=tuple((embedders.index(job.embedder), job.output) for job in jobs),
+            options=replace(
+                options,
+                engine="local",
+                num_workers=workers,
+                device=options.device if share.gpus or options.device != AUTO else "cpu",
+                runtime=runtime_of(options),
+                ray=None,
+            ),
             n_threads=n_threads,
             folder=str(Path.cwd()),
         )
+
+
+def runtime_of(options: EngineOptions) -> str:
+    """Return what executes the networks in every actor: where nothing else is asked for, what every node has."""
+    return "torch" if options.runtime == AUTO else options.runtime
 
 
 @dataclass(frozen=True)
@@ -204,15 +221,17 @@ class Worker:
         sys.path.insert(0, setup.folder)
         import torch
 
-        from featx.vision.backbones import restore_backbone
-        from featx.vision.embed import Embedder
+        from featx.vision.backbones import another_reading, restore_backbone
+        from featx.vision.multi_device import make_embedder
 
         torch.set_num_threads(setup.n_threads)
-        self._options = setup.options
-        self._embedders = [
-            Embedder(restore_backbone(spec, weights, allow_code=spec.backbone), device=setup.options.device)
-            for spec, weights in zip(setup.specs, setup.weights, strict=True)
-        ]
+        self._setup = setup
+        self._embedders = []
+        for specs, weights in zip(setup.specs, setup.weights, strict=True):
+            first = restore_backbone(specs[0], weights, allow_code=specs[0].backbone)
+            others = [another_reading(first, spec) for spec in specs[1:]]
+            device, runtime = setup.options.device, setup.options.runtime
+            self._embedders.append(make_embedder(first, also=others, device=device, runtime=runtime))
 
     def ready(self) -> str:
         """Return once the networks are there."""
@@ -223,8 +242,9 @@ class Worker:
         from featx.vision.engine import Job, iter_batches
 
         every = range(len(manifest))
-        wanted = [Job(self._embedders[job], every, batch_size=size) for job in jobs]
-        return list(iter_batches(manifest, wanted, self._options))
+        places = [self._setup.jobs[job] for job in jobs]
+        wanted = [Job(self._embedders[network], every, None, size, output) for network, output in places]
+        return list(iter_batches(manifest, wanted, self._setup.options))
 
 
 @dataclass(eq=False)

@@ -227,7 +227,7 @@ class _Work:
         )
 
     def _empty(self, index: int) -> FeatureBatch:
-        spec = self._jobs[index].embedder.backbone.spec
+        spec = self._jobs[index].spec
         n_logits = self._jobs[index].embedder.backbone.n_classes or 0
         logits = np.zeros((0, n_logits), np.float32) if spec.logits else None
         return FeatureBatch([], np.zeros((0, spec.n_features), spec.storage), logits)
@@ -251,7 +251,7 @@ def _copied(batch: FeatureBatch, job: Job) -> FeatureBatch:
     """Put in the rows of bytes that were stored before this batch came, as the local engine does."""
     if job.lookup is None:
         return batch
-    n_views = job.embedder.backbone.spec.n_views
+    n_views = job.spec.n_views
     good = [entry for entry in batch.entries if entry.status == OK]
     features: Any = batch.features
     logits: Any = batch.logits

@@ -1,6 +1,7 @@
 """The workers that decode: what an image does to one of them costs that image alone, and nothing is left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,18 @@ def test_idle_workers_serve_the_next_pool_and_a_dead_one_is_replaced(tmp_path, o
     assert [other.pid != worker.pid for other in own_spares._spares] == [True]
     own_spares.close()
     assert not worker.is_alive
+
+
+def test_a_worker_follows_this_process_from_folder_to_folder(tmp_path, own_spares, monkeypatch):
+    for name in ("a", "b", "gone"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        write(tmp_path / name, name)
+        assert read([f"{name}.png"], num_workers=1)[0][0].entry.status == "ok"
+    shutil.rmtree(tmp_path / "gone")
+    assert read([f"{name}.png"], num_workers=1)[0][0].entry.reason == "missing"
+    assert read([tmp_path / "a" / "a.png"], num_workers=1)[0][0].entry.status == "ok"
+    assert len(own_spares._spares) == 1
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_worker(tmp_path):

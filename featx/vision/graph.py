@@ -1,0 +1,172 @@
+"""A network as a graph of its own: cut off after the nodes, batch norms folded into the convolutions before them.
+
+The graph does what `featx.vision.nodes.read_places` does with hooks, for networks that torch.fx can trace: those whose
+forward pass goes the same way for every image. Networks and their weights are left as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from featx.vision.nodes import Node, Place, pool
+
+_POOL = "featx_pool_"
+
+
+class Pool(nn.Module):
+    """Pools a node's values to rows of features."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (B, n_features) float32."""
+        return pool(values, self.place.node, self.place.pooling).flatten(1)
+
+
+def cut_graph(network: nn.Module, places: Sequence[Place], *, with_scores: bool) -> fx.GraphModule | None:
+    """Trace a network, read nodes in it, and leave out what the features do not need.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode. The graph uses its modules.
+    places : sequence of Place
+        Where the features are read.
+    with_scores : bool
+        Whether the class scores are wanted too; without them nothing that runs after the last node is in the graph.
+
+    Returns
+    -------
+    fx.GraphModule or None
+        Takes (B, 3, h, w); gives a tuple: for each place (B, n_features), and last the class scores if wanted, all
+        float32. None: the network cannot be traced.
+    """
+    tracer = _NodeTracer({place.node.module for place in places})
+    try:
+        graph = tracer.trace(network)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError):
+        return None  # it looks at the values that pass through it, or at something else that a trace does not know
+    end = next(item for item in graph.nodes if item.op == "output")
+    scores, outputs, pools = end.args[0], [], {}
+    for i, place in enumerate(places):
+        read = tracer.read(place.node)
+        if read is None:
+            return None
+        pools[f"{_POOL}{i}"] = Pool(place)
+        # Pooled right where the node ran: what comes after may work in place on the very tensor that was read.
+        with graph.inserting_after(read):
+            outputs.append(graph.call_module(f"{_POOL}{i}", (read,)))
+    if with_scores:
+        if not isinstance(scores, fx.Node):
+            return None
+        with graph.inserting_before(end):
+            outputs.append(graph.call_method("float", (scores,)))
+        end.args = (tuple(outputs),)
+    else:
+        for item in reversed(graph.nodes):
+            if item in outputs:
+                break
+            graph.erase_node(item)
+        graph.output(tuple(outputs))
+    return module_of(graph, network, pools)
+
+
+def fold_batch_norms(graphed: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph with each batch norm folded into the convolution before it, where nothing else reads between.
+
+    ``w' = w * gamma / sqrt(var + eps)`` and ``b' = (b - mean) * gamma / sqrt(var + eps) + beta``, computed in float64.
+    """
+    graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
+    uses = Counter(item.target for item in graph.nodes if item.op == "call_module")
+    folded: dict[str, Any] = {}
+    for item in list(graph.nodes):
+        before = item.args[0] if item.op == "call_module" and item.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        convolution, norm = modules[str(before.target)], modules[str(item.target)]
+        if uses[before.target] == 1 and _can_fold(convolution, norm):
+            folded[str(before.target)] = _fold(convolution, norm)
+            item.replace_all_uses_with(before)
+            graph.erase_node(item)
+    return module_of(graph, graphed, folded)
+
+
+def _can_fold(convolution: nn.Module, norm: nn.Module) -> bool:
+    if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d:
+        return False
+    return not convolution.training and not norm.training and norm.running_var is not None
+
+
+def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    dtype = convolution.weight.dtype
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    if convolution.bias is not None:
+        shift = shift + convolution.bias.detach().double()
+    bias = shift * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.detach().double()
+    weight = convolution.weight.detach().double() * scale.view(-1, 1, 1, 1)
+    folded = copy.copy(convolution)  # the same settings, parameters of its own
+    folded._parameters = {}
+    folded.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    folded.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    return folded
+
+
+def module_of(graph: fx.Graph, network: nn.Module, others: Mapping[str, nn.Module]) -> fx.GraphModule:
+    """Return a graph as a module that holds what the graph uses: from `others` by name, else from a network."""
+    targets = {str(item.target) for item in graph.nodes if item.op in ("call_module", "get_attr")}
+    found = {target: others[target] if target in others else _attribute(network, target) for target in targets}
+    return fx.GraphModule(found, graph).eval()
+
+
+def _attribute(network: nn.Module, target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(network.get_submodule(module), name)
+
+
+class _NodeTracer(fx.Tracer):
+    """Traces a network and remembers what some of its modules take and give; of several calls the last, as hooks do."""
+
+    def __init__(self, modules: set[str]) -> None:
+        super().__init__()
+        self._wanted = modules
+        self._seen: dict[tuple[str, bool], Any] = {}
+        self._calls: Counter[str] = Counter()
+
+    def read(self, node: Node) -> fx.Node | None:
+        """Return the graph's item that gives a node's value; None: the trace took another way than the network did."""
+        item = self._seen.get((node.module, node.takes))
+        return item if isinstance(item, fx.Node) and self._calls[node.module] == node.calls else None
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        graph = super().trace(root, concrete_args)
+        items = list(graph.nodes)
+        self._note("", items[0], items[-1].args[0])
+        return graph
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        name = self.path_of_module(m)
+        if name in self._wanted and args:
+            self._note(name, *(value.node if isinstance(value, fx.Proxy) else None for value in (args[0], output)))
+        return output
+
+    def _note(self, name: str, takes: Any, gives: Any) -> None:
+        self._calls[name] += 1
+        self._seen[name, True], self._seen[name, False] = takes, gives
