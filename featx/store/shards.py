@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from featx.store import disk
 from featx.store.accounts import Accounts, read_accounts, write_accounts
 from featx.store.columns import read_rows
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,9 @@ def parse_line(line: bytes) -> Shard | None:
 
 
 def _has_types(shard: Shard) -> bool:
-    """Whether the fields are whole numbers and texts, as they were written."""
+    """Whether the fields are whole numbers and digests, as they were written."""
     values = dataclasses.asdict(shard)
-    texts = [values.pop(name) for name in ("sha256", "fingerprint")]
-    return all(type(n) is int and n >= 0 for n in values.values()) and all(isinstance(text, str) for text in texts)
+    digests = [values.pop(name) for name in ("sha256", "fingerprint")]
+    return all(type(n) is int and n >= 0 for n in values.values()) and all(
+        isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests
+    )
