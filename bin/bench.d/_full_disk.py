@@ -1,24 +1,31 @@
 """A disk that is full at every 4 KiB: a small file system where this machine lets us mount one, else a limit of sizes.
 
-Run as a program, in a namespace of mounts of its own: ``_full_disk.py KIND SCENE SCRATCH FIRST``.
+Run as a program, in a namespace of mounts of its own: ``_full_disk.py KIND SCENE SCRATCH MOST``.
 """
 
 import errno
+import itertools
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from _scene import Extraction, Scene, Tally, contents, count_rows
+from _scene import Scene, Tally, contents, count_rows
 
 STEP = 4096
 """Bytes of a page: a memory file system grows by no less."""
 _ROOM = 1 << 26
-_MOST = 1 << 24
+
+
+LIMITS = {
+    "bytes": "disk full, at every 4 KiB",
+    "files": "disk full, at every file",
+    "limit": "largest file, every 4 KiB (no small file system may be mounted here)",
+}
 
 
 def namespace() -> list[str]:
@@ -32,22 +39,25 @@ def namespace() -> list[str]:
     return []
 
 
-def try_sizes(scene: Scene, scratch: Path, *, max_tries: int) -> Iterator[Tally]:
-    """Extract to a disk of 4 KiB, 8 KiB, ... until everything fits; yields after every size."""
-    before = namespace()
-    for kind in ("bytes", "files") if before else ("limit",):
-        command = [*before, sys.executable, __file__, kind, str(scene.folder), str(scratch), str(max_tries)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(scene.folder), os.environ.get("PYTHONPATH", "")])}
-        tally = Tally()
-        with subprocess.Popen(command, cwd=scene.folder, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                told = json.loads(line)
-                tally = Tally(**(told | {"unequal": set(told["unequal"])}))
-                yield tally
-        if process.returncode:
-            tally.remarks.append(f"the program that fills the disk ended with exit code {process.returncode}")
+def kinds() -> list[str]:
+    """Return the names in `LIMITS` that can be tried here."""
+    return ["bytes", "files"] if namespace() else ["limit"]
+
+
+def try_sizes(kind: str, scene: Scene, scratch: Path, *, max_tries: int) -> Iterator[Tally]:
+    """Extract to a disk with room for one, for two, ... until everything fits; yields after every size."""
+    command = [*namespace(), sys.executable, __file__, kind, str(scene.folder), str(scratch), str(max_tries)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(scene.folder), *sys.path])}
+    tally = Tally()
+    with subprocess.Popen(command, cwd=scene.folder, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told = json.loads(line)
+            tally = Tally(**(told | {"unequal": set(told["unequal"])}))
             yield tally
+    if process.returncode:
+        tally.remarks.append(f"the program that fills the disk ended with exit code {process.returncode}")
+        yield tally
 
 
 def main(kind: str, photos: Path, scratch: Path, max_tries: int) -> None:
@@ -58,13 +68,12 @@ def main(kind: str, photos: Path, scratch: Path, max_tries: int) -> None:
     tally = Tally()
     extract(photos, scratch / f"{kind}.h5")
     wanted = contents(scratch / f"{kind}.h5")
-    sizes = _sizes(kind, max_tries)
-    for size in sizes:
+    for size in itertools.count(1 if kind == "files" else STEP, 1 if kind == "files" else STEP):
         path = disk / "x.h5"
         _set_limit(kind, disk, size)
         is_full = _is_refused(photos, path, tally)
         _set_limit(kind, disk, None)
-        if not is_full:
+        if not is_full or tally.tries == max_tries:
             break
         kept = count_rows(path)
         tally.tries += 1
@@ -98,13 +107,6 @@ def _is_refused(photos: Path, path: Path, tally: Tally) -> bool:
             tally.remarks.append(f"another error than of a full disk: {error}")
         return True
     return False
-
-
-def _sizes(kind: str, max_tries: int) -> Iterator[int]:
-    if kind == "files":  # the root of the file system is one
-        yield from range(1, 100)
-        return
-    yield from range(STEP, _MOST, STEP)
 
 
 def _set_limit(kind: str, disk: Path, size: int | None) -> None:
