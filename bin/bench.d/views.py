@@ -30,7 +30,7 @@ OPTIONS = FitOptions(scalings=("standardise",), C_grid=(1e-5, 1e-1, 5), inner_cv
 
 @dataclass(frozen=True)
 class Task:
-    """One data set with one network, how many images of a class are learned from, and how many of each part are used."""
+    """One data set with one network, and how many images of a class are learned from, of how many at most."""
 
     folder: str
     backbone: tuple[str, ...]
