@@ -242,7 +242,8 @@ def test_an_answer_that_makes_no_sense_is_the_worker_s_death():
 
 
 def test_the_worker_loads_neither_torch_nor_scikit_learn():
-    program = "import sys; import featx.vision.decoder; print(*{name.partition('.')[0] for name in sys.modules})"
+    imports = "import sys, featx.vision.decoder, featx.vision.engine"
+    program = imports + "; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "PIL" in loaded
     assert not {"torch", "torchvision", "sklearn", "scipy", "h5py", "pandas", "pyarrow", "pydicom"} & set(loaded)
