@@ -16,6 +16,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from featx.vision.graph import SUMS, module_name, module_of, replace_module
+from featx.vision.precision import is_exact
 
 
 class Activation(NamedTuple):
@@ -177,11 +178,6 @@ def pack_graph(
             continue
         replace_module(item, made, packed, "packed")
     return module_of(graph, graphed, packed)
-
-
-def is_exact(name: str, exact: Collection[str]) -> bool:
-    """Tell whether a module is, or lies inside, one of those that compute in float32 all the same."""
-    return any(name == module or name.startswith(f"{module}.") for module in exact)
 
 
 def _plain(convolution: nn.Conv2d) -> bool:

@@ -14,8 +14,9 @@ from featx.errors import UsageError
 from featx.vision.devices import is_out_of_memory
 from featx.vision.graph import module_name, module_of, replace_module
 from featx.vision.own import is_own
-from featx.vision.packed import PACKED, can_pack, is_exact, pack_graph
+from featx.vision.packed import PACKED, can_pack, pack_graph
 from featx.vision.parts import Compute, Parts
+from featx.vision.precision import BFLOAT16, is_exact, round_weights
 from featx.vision.task import Read, Task, cannot_trace
 
 _COMPILERS = ("g++", "clang++", "c++")
@@ -39,7 +40,7 @@ class TorchRuntime:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._compute: Compute | None = None
-        graph = None if is_own(task.backbone) else task.graph()
+        graph = None if is_own(task.backbone) else _rounded(task)
         if graph is not None:
             for make in (_packed, _folded):
                 self._compute = make(task, graph)
@@ -74,7 +75,7 @@ class CompiledRuntime:
             raise UsageError(
                 f"runtime compile needs a C++ compiler ({', '.join(_COMPILERS)}) on the PATH; take --runtime torch"
             )
-        graph = task.graph()
+        graph = _rounded(task)
         if graph is None:
             raise cannot_trace(task, self.name)
         self.task = task
@@ -111,6 +112,11 @@ def keep_exact(graphed: fx.GraphModule, names: Collection[str], device: torch.de
         if module is not None and is_exact(module_name(item), names) and not isinstance(module, PACKED):
             replace_module(item, Exact(module, device), exact, "exact")
     return module_of(graph, graphed, exact)
+
+
+def _rounded(task: Task) -> fx.GraphModule | None:
+    graph = task.graph()
+    return graph if graph is None or task.dtype != BFLOAT16 else round_weights(graph, task.exact)
 
 
 def _packed(task: Task, graph: fx.GraphModule) -> Compute | None:
