@@ -86,7 +86,7 @@ class ImageFeatures(_Features):
     batch_size : int
         Images in one forward pass.
     num_workers : int or None
-        Threads that read and decode; None: one for each core.
+        Processes that read and decode; None: one for each core; 0: none, images are decoded in this process.
     cache : path or None
         A folder that keeps rows by the SHA-256 of the image's bytes (of an array: shape, dtype and pixels). Any number
         of processes may share it; none waits for another.

@@ -1,129 +1,199 @@
-"""`bin/bench faults`: kill -9 at random moments of featx extract, each resumed, against a run that nobody disturbed."""
+"""`bin/bench faults`: kills, signals, full disks, dead and hanging workers, damaged files; what they cost is counted."""
 
 import argparse
-import json
+import os
 import random
-import subprocess
+import signal
+import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
+import _full_disk
+import _fuzz
 import numpy as np
-from _featx import FEATX, show
-from _photos import write_photos
+from _disturbances import ACTOR, DECODER, Faults
+from _featx import show
+from _scene import Scene, Tally, undisturbed
+
+RAY = ("--engine", "ray", "--ray-actors", "2", "--ray-cpus", "1")
 
 
-def contents(path: Path) -> dict[str, np.ndarray]:
-    """Everything in an HDF5 file by name: datasets, and attributes as ``name@attribute``."""
-    found: dict[str, np.ndarray] = {}
+@dataclass(frozen=True)
+class Fault:
+    """A line of the table.
 
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        found.update({f"{name}@{key}": np.asarray(value) for key, value in item.attrs.items()})
-        if isinstance(item, h5py.Dataset):
-            found[name] = np.asarray(item[()])
+    Attributes
+    ----------
+    name : str
+        In the table.
+    engine : str
+        Of the runs that it strikes.
+    strike : callable
+        From the faults of that engine to the tallies as they grow.
+    """
 
-    with h5py.File(path) as file:
-        visit("", file)
-        file.visititems(visit)
-    return found
-
-
-def is_identical(a: np.ndarray, b: np.ndarray) -> bool:
-    """Same type, same shape, same bits."""
-    values = (a.tolist(), b.tolist()) if a.dtype == object else (a.tobytes(), b.tobytes())
-    return a.dtype == b.dtype and a.shape == b.shape and values[0] == values[1]
+    name: str
+    engine: str
+    strike: Callable[[Faults], Iterator[Tally]]
 
 
-def differing(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> set[str]:
-    common = found.keys() & wanted.keys()
-    return (found.keys() ^ wanted.keys()) | {name for name in common if not is_identical(found[name], wanted[name])}
+def faults_of(options: argparse.Namespace) -> dict[str, Fault]:
+    n, kills, ray = options.tries, options.kills, options.ray_kills
+    hang = ("--time-limit", "1")
+    return {
+        "kill": Fault("kill -9 of the run", "local", lambda f: f.stop(signal.SIGKILL, kills, -signal.SIGKILL)),
+        "term": Fault("SIGTERM (exit code 143)", "local", lambda f: f.stop(signal.SIGTERM, n, 143)),
+        "int": Fault("Ctrl-C (exit code 130)", "local", lambda f: f.stop(signal.SIGINT, n, 130)),
+        "segv": Fault(
+            "a decoding process dies of SIGSEGV",
+            "local",
+            lambda f: f.strike_workers(signal.SIGSEGV, n, name=DECODER, at_once=2),
+        ),
+        "hang": Fault(
+            "a decoding process hangs (--time-limit 1)",
+            "local",
+            lambda f: f.strike_workers(signal.SIGSTOP, n, name=DECODER, at_once=1, options=hang),
+        ),
+        "twice": Fault("a second run on the same file", "local", lambda f: f.run_twice(n)),
+        "ray-kill": Fault(
+            "--engine ray: kill -9 of the run", "ray", lambda f: f.stop(signal.SIGKILL, ray, -signal.SIGKILL)
+        ),
+        "ray-actor": Fault(
+            "--engine ray: kill -9 of an actor",
+            "ray",
+            lambda f: f.strike_workers(signal.SIGKILL, ray, name=ACTOR, at_once=1),
+        ),
+    }
 
 
-def count_bad_rows(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> tuple[int, int]:
-    """How many rows are lost, and how many are there with other features."""
-    rows = dict(zip(found["keys"], found["features"], strict=True))
-    pairs = [(rows.get(key), row) for key, row in zip(wanted["keys"], wanted["features"], strict=True)]
-    return sum(row is None for row, _ in pairs), sum(
-        row is not None and row.tobytes() != right.tobytes() for row, right in pairs
-    )
-
-
-class Extraction:
-    """One feature file that is killed and resumed until it is finished."""
-
-    def __init__(self, command: list[str], target: Path) -> None:
-        self.command = [*command, "-o", str(target)]
-        self.target = target
-        self.kept = 0
-        self.lost = 0
-
-    def run(self, seconds: float | None) -> bool:
-        """Run or resume, kill -9 after so many seconds; whether it ended by itself before that."""
-        process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            _, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return False
-        if process.returncode:
-            raise SystemExit(f"a resumed run failed with exit code {process.returncode}:\n{err}")
-        return True
-
-    def count_kept(self) -> int:
-        """Rows that outlived the kill; what had outlived an earlier one must still be there."""
-        done = subprocess.run([FEATX, "info", str(self.target), "--json"], capture_output=True, text=True, check=False)
-        info = json.loads(done.stdout) if done.returncode == 0 else {"pending": {"done": 0}}  # killed before it began
-        kept = int(info["pending"]["done"] if info["pending"] else info["rows"])
-        self.lost += max(0, self.kept - kept)
-        self.kept = kept
-        return kept
+DISK, FILES = "disk", "files"
 
 
 def main() -> None:
+    names = [*faults_of(argparse.Namespace(tries=0, kills=0, ray_kills=0)), DISK, FILES]
     parser = argparse.ArgumentParser(prog="bench faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=25, metavar="N", help="default: 25")
-    parser.add_argument("--images", type=int, default=400, metavar="N", help="default: 400")
-    parser.add_argument("--backbone", default="resnet50", help="with random weights; default: resnet50")
-    parser.add_argument("--seed", type=int, default=None, help="of the moments; default: another one each time")
+    parser.add_argument("--kills", type=int, default=100, metavar="N", help="of the local engine; default: 100")
+    parser.add_argument("--ray-kills", type=int, default=20, metavar="N", help="of runs and of actors; default: 20")
+    parser.add_argument("--tries", type=int, default=20, metavar="N", help="of each other fault; default: 20")
+    parser.add_argument("--disk-tries", type=int, default=400, metavar="N", help="sizes of disks at most; default: 400")
+    parser.add_argument("--mutations", type=int, default=10_000, metavar="N", help="damaged files; default: 10000")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--images", type=int, default=400, metavar="N", help="default: 400, in batches of 8")
+    parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="of the network on a batch; default: 0.1")
+    parser.add_argument(
+        "--shard-seconds",
+        type=float,
+        default=1,
+        metavar="S",
+        help="until a shard is closed; default: 1, featx's own: 10",
+    )
+    parser.add_argument("--seed", type=int, default=None, help="of moments and damages; default: another one each time")
+    parser.add_argument("--case", type=int, default=None, metavar="SEED", help="try this one damaged file again")
     options = parser.parse_args()
+    if options.case is not None:
+        raise SystemExit(try_again(options.case))
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    moments = random.Random(seed)
+    print(f"seed {seed}", flush=True)
+    lines = []
     with tempfile.TemporaryDirectory() as scratch:
-        photos = write_photos(Path(scratch, "photos"), options.images)
-        command = [FEATX, "extract", str(photos), "--backbone", options.backbone, "--weights", "random"]
-        reference = Path(scratch, "undisturbed.h5")
-        show([*command, "-o", reference.name])
-        start = time.monotonic()
-        Extraction(command, reference).run(None)
-        duration = time.monotonic() - start
-        wanted = contents(reference)
-        print(
-            f"undisturbed: {duration:.1f} s; kills at moments drawn from 0 to {duration:.1f} s, seed {seed}", flush=True
-        )
+        wanted = {name: fault for name, fault in faults_of(options).items() if name in options.only}
+        if wanted:
+            lines += disturb(Path(scratch), wanted, options, seed)
+        if DISK in options.only:
+            lines += fill_disks(Path(scratch), options)
+    cases = damage(options.mutations, seed) if FILES in options.only else []
+    if lines:
+        print("\n| fault, each followed by the same command again | tries | rows kept, median (min to max) | rows lost "
+              "| wrong rows | finished files, bit for bit the undisturbed one |")  # fmt: skip
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        print("\n".join(line.text for line in lines))
+    if cases:
+        print(f"\n{_fuzz.table(cases)}")
+    bad = [remark for line in lines for remark in line.remarks]
+    for remark in bad:
+        print(f"\nnot as it should be: {remark}")
+    raise SystemExit(bool(bad) or not all(case.is_good for case in cases))
 
-        kills = finished = lost = wrong = 0
-        survived: list[int] = []
-        unequal: set[str] = set()
-        while kills < options.kills:
-            run = Extraction(command, Path(scratch, f"disturbed-{finished}.h5"))
-            while not run.run(moments.uniform(0, duration) if kills < options.kills else None):
-                kills += 1
-                survived.append(run.count_kept())
-                print(f"kill {kills}: {survived[-1]} of {options.images} rows kept", flush=True)
-            finished += 1
-            found = contents(run.target)
-            unequal.update(differing(found, wanted))
-            lost_here, wrong_here = count_bad_rows(found, wanted)
-            lost, wrong = lost + lost_here + run.lost, wrong + wrong_here
-            print(f"finished and compared: {len(wanted)} datasets and attributes", flush=True)
-    print("\n| kill -9, each resumed | rows kept, median (min to max) | finished files | rows lost | wrong rows |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    middle = f"{np.median(survived):.0f} ({min(survived)} to {max(survived)})"
-    print(f"| {kills} | {middle} of {options.images} | {finished} | {lost} | {wrong} |")
-    print("\nnot equal, bit for bit: " + (", ".join(sorted(unequal)) or "nothing"))
-    raise SystemExit(bool(unequal))
+
+@dataclass(frozen=True)
+class Line:
+    """One of the table, and what was not as it should be."""
+
+    text: str
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, name: str, tally: Tally, n_rows: int) -> "Line":
+        kept = (
+            f"{np.median(tally.kept):.0f} ({min(tally.kept)} to {max(tally.kept)}) of {n_rows}" if tally.kept else "-"
+        )
+        equal = "all" if not tally.unequal else f"not in {', '.join(sorted(tally.unequal))}:"
+        cells = (name, f"{tally.tries:,}", kept, f"{tally.lost}", f"{tally.wrong}", f"{equal} {tally.finished}")
+        remarks = [f"{name}: {remark}" for remark in tally.remarks]
+        if tally.lost or tally.wrong or tally.unequal:
+            remarks.append(f"{name}: {tally.lost} rows lost, {tally.wrong} wrong, differing: {sorted(tally.unequal)}")
+        return cls(f"| {' | '.join(cells)} |", remarks)
+
+
+def disturb(scratch: Path, wanted: dict[str, Fault], options: argparse.Namespace, seed: int) -> list[Line]:
+    scene = Scene.build(
+        scratch / "scene", n_images=options.images, pause=options.pause, shard_seconds=options.shard_seconds
+    )
+    lines = []
+    for engine, words in (("local", ()), ("ray", RAY)):
+        faults = {name: fault for name, fault in wanted.items() if fault.engine == engine}
+        if not faults:
+            continue
+        show(scene.command("FILE.h5", *words))
+        sound, seconds = undisturbed(scene, f"{engine}.h5", *words)
+        print(
+            f"undisturbed: {seconds:.1f} s, a shard every {options.shard_seconds:g} s; moments are drawn from that time"
+        )
+        for name, fault in faults.items():
+            rng = random.Random(f"{seed} {name}")
+            tally = Tally()
+            for tally in fault.strike(Faults(scene, words, sound, seconds, rng)):
+                _say(f"{fault.name}: {tally.tries}, the last one left {tally.kept[-1:] or ''}")
+            lines.append(Line.of(fault.name, tally, options.images))
+            print(f"\r{lines[-1].text}", flush=True)
+    return lines
+
+
+def fill_disks(scratch: Path, options: argparse.Namespace) -> list[Line]:
+    scene = Scene.build(scratch / "disk", n_images=options.images, pause=0, shard_seconds=0)
+    lines = []
+    for kind in _full_disk.kinds():
+        name, tally = _full_disk.LIMITS[kind], Tally()
+        for tally in _full_disk.try_sizes(kind, scene, scratch, max_tries=options.disk_tries):
+            _say(f"{name}: {tally.tries}, the last one left {tally.kept[-1:] or ''}")
+        lines.append(Line.of(name, tally, options.images))
+        print(f"\r{lines[-1].text}", flush=True)
+    return lines
+
+
+def damage(n: int, seed: int) -> list[_fuzz.Case]:
+    cases = []
+    first = seed * 1_000_000
+    for case in _fuzz.try_cases(range(first, first + n), n_processes=os.cpu_count() or 1):
+        cases.append(case)
+        if not case.is_good:
+            print(f"\n{case.kind}: {case.outcome} (--case {case.seed})\n{case.detail}", flush=True)
+        _say(f"damaged files: {len(cases):,} of {n:,}")
+    return cases
+
+
+def try_again(seed: int) -> int:
+    """Try one damaged file and show what comes of it."""
+    (case,) = _fuzz.try_cases([seed])
+    print(f"{case.kind}: {case.outcome}\n{case.detail}")
+    return int(not case.is_good)
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -139,5 +139,5 @@ def read_cache_spec(folder: Path) -> FeatureSpec | None:
     """Return what made the rows of a `ShardCache`'s folder, for people; None where it does not say so."""
     try:
         return FeatureSpec.from_dict(json.loads((folder / _SPEC).read_bytes()))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None

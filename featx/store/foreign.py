@@ -8,6 +8,7 @@ patches of a slide (``features`` (n, d) or (1, n, d) beside ``coords`` (n, 2)), 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def read_foreign(path: Path) -> ForeignFile:
             )
         for name in parts:
             _check(path, name, datasets[name])
-        coords = _coords(datasets.get("coords"))
+        coords = _coords(path, datasets.get("coords"))
         n_rows, shape, is_vector = _layout(path, [datasets[name] for name in parts], coords)
         return ForeignFile(
             path=path,
@@ -109,7 +110,7 @@ def read_foreign(path: Path) -> ForeignFile:
             is_vector=is_vector,
             coords=coords if coords is not None and len(coords) == n_rows and not is_vector else None,
             columns={
-                name: _column(dataset)
+                name: _column(path, name, dataset)
                 for name, dataset in sorted(datasets.items())
                 if name not in (*parts, "coords") and dataset.shape == (n_rows,) and dataset.dtype.kind in "iufSO"
             },
@@ -144,18 +145,39 @@ def _check(path: Path, name: str, dataset: h5py.Dataset) -> None:
         raise InputError(f"{path}: dataset {name!r} is of type {dataset.dtype}, expected numbers")
     if not dataset.ndim or dataset.is_virtual or dataset.external:
         raise InputError(f"{path}: dataset {name!r} is a scalar, or its numbers are in another file")
-    if dataset.size and not dataset.id.get_storage_size():
+    _check_storage(path, name, dataset)
+
+
+def _check_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    """Look whether all was written and lies in the file: HDF5 makes up what was not, and takes what memory it is told.
+
+    A dataset that grows piece by piece has its full shape before it has its numbers.
+    """
+    if not dataset.size:
+        return
+    if not dataset.id.get_storage_size():
         raise InputError(f"{path}: dataset {name!r} was never written")
+    if dataset.chunks is None:
+        return
+    chunks: list[tuple[int, int]] = []
+    dataset.id.chunk_iter(lambda chunk: chunks.append((int(chunk.byte_offset), int(chunk.size))))
+    wanted = math.prod(-(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    if len(chunks) < wanted:
+        raise InputError(f"{path}: dataset {name!r} was not written to its end: {len(chunks):,} of {wanted:,} chunks")
+    if max(map(sum, chunks)) > path.stat().st_size:
+        raise InputError(f"{path}: dataset {name!r} goes on behind the end of the file; it is damaged, or cut off")
 
 
-def _coords(dataset: h5py.Dataset | None) -> NDArray[np.integer] | None:
+def _coords(path: Path, dataset: h5py.Dataset | None) -> NDArray[np.integer] | None:
     if dataset is None or dataset.dtype.kind not in "iuf" or dataset.ndim not in (2, 3) or dataset.shape[-1] != 2:
         return None
+    _check_storage(path, "coords", dataset)
     coords: NDArray[np.integer] = dataset[...].reshape(-1, 2).astype(np.int64)
     return coords
 
 
-def _column(dataset: h5py.Dataset) -> NDArray[Any]:
+def _column(path: Path, name: str, dataset: h5py.Dataset) -> NDArray[Any]:
+    _check_storage(path, name, dataset)
     if dataset.dtype.kind == "O":
         return np.array(dataset.asstr(errors="backslashreplace")[:].tolist(), dtype=str)
     values: NDArray[Any] = dataset[:]

@@ -138,6 +138,10 @@ class Outcomes:
         """Return the entry of a sample of the manifest that has one."""
         return self._entry(self.keys[position], int(self._last[position]))
 
+    def source(self, position: int) -> int:
+        """Return from which source the entry of a sample came, which has one; see `add`."""
+        return int(self._places[self._last[position], 0])
+
     def refresh(self, entry: LedgerEntry) -> bool:
         """Give a sample's entry another size, time and reason; False if it has none, or one of other bytes."""
         position = self._index.get(entry.key)

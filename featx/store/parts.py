@@ -181,5 +181,5 @@ def _read_header(path: Path) -> Header | None:
     try:
         data = json.loads(path.read_bytes())
         return Header(**(data | {"spec": FeatureSpec.from_dict(data["spec"])}))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from featx.store import disk
 from featx.store.accounts import Accounts, read_accounts, write_accounts
 from featx.store.columns import read_rows
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,20 @@ def _format(shard: Shard) -> bytes:
 
 
 def parse_line(line: bytes) -> Shard | None:
-    """Return what a line of the journal says; None where its checksum is wrong."""
+    """Return what a line of the journal says; None where its checksum is wrong, or no featx wrote it."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
-    with contextlib.suppress(ValueError, TypeError):
-        return Shard(**json.loads(text))
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        shard = Shard(**json.loads(text))
+        return shard if _has_types(shard) else None
     return None
+
+
+def _has_types(shard: Shard) -> bool:
+    """Whether the fields are whole numbers and digests, as they were written."""
+    values = dataclasses.asdict(shard)
+    digests = [values.pop(name) for name in ("sha256", "fingerprint")]
+    return all(type(n) is int and n >= 0 for n in values.values()) and all(
+        isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests
+    )

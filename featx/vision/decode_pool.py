@@ -22,6 +22,13 @@ _STARTS = 3
 """Workers that may die one after another before they are ready."""
 
 
+def prepare_workers(manifest: Manifest, options: EngineOptions) -> None:
+    """Start the processes that a pool will want; they load while this process loads something else."""
+    n_files = sum(map(bool, manifest.paths[: options.n_threads]))
+    if options.num_workers != 0 and n_files:
+        SPARES.prepare(default_command(), n_files)
+
+
 class DecodePool:
     """Reads samples of a manifest in worker processes, pixels that are in memory already in threads.
 

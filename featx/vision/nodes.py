@@ -414,7 +414,7 @@ def _on_meta(network: nn.Module) -> dict[str, torch.Tensor]:
 
     A name for each of its uses would make `functional_call` put back the wrong tensors afterwards.
     """
-    replaced = {}
+    replaced: dict[str, torch.Tensor] = {}
     for prefix, module in network.named_modules():
         own = itertools.chain(
             module.named_parameters(prefix, recurse=False), module.named_buffers(prefix, recurse=False)

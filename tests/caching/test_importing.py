@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import pickle
+import struct
 
 import h5py
 import numpy as np
@@ -126,6 +127,14 @@ def test_bytes_that_are_nothing_are_one_error(tmp_path, name, data):
     with pytest.raises(InputError, match=name):
         taken(tmp_path, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("shape", ["(3,", "(3, 2", '"""', "(" * 5000])
+def test_a_header_that_is_no_python_is_one_error(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match=r"x\.npy"):
+        taken(tmp_path, tmp_path / "x.npy")
 
 
 @settings(max_examples=40, deadline=None)
@@ -545,6 +554,29 @@ def test_hdf5_that_points_elsewhere_is_refused(tmp_path):
     }.items():
         with pytest.raises(InputError, match=words):
             taken(tmp_path, tmp_path / f"{name}.h5")
+
+
+@pytest.mark.parametrize("name", ["features", "coords", "site"])
+def test_hdf5_that_was_not_written_to_its_end_is_refused_and_no_row_is_made_up(tmp_path, name):
+    values = {"features": X, "coords": np.zeros((N, 2), int), "site": np.arange(N)}
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for one, data in values.items():
+            dataset = file.create_dataset(one, data.shape, data.dtype, chunks=(4, *data.shape[1:]))
+            n = 4 if one == name else N
+            dataset[:n] = data[:n]
+    with pytest.raises(InputError, match=rf"x\.h5: dataset '{name}' was not written to its end: 1 of \d chunks"):
+        taken(tmp_path, tmp_path / "x.h5")
+
+
+def test_hdf5_that_claims_a_chunk_of_gigabytes_takes_no_such_memory(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w", libver="earliest") as file:
+        dataset = file.create_dataset("features", data=X, chunks=X.shape, compression="gzip")
+        size = dataset.id.get_storage_size()
+    data = (tmp_path / "x.h5").read_bytes()
+    assert data.count(struct.pack("<II", size, 0)) == 1  # of the chunk: its size, and no filter left out
+    (tmp_path / "x.h5").write_bytes(data.replace(struct.pack("<II", size, 0), struct.pack("<II", 0xF0000000, 0)))
+    with pytest.raises(InputError, match="behind the end of the file"):
+        taken(tmp_path, tmp_path / "x.h5")
 
 
 def test_hdf5_with_columns(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -336,10 +337,33 @@ def test_a_bad_line_in_the_middle_does_not_cost_the_shards_after_it(tmp_path):
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("number", "2"), ("number", -1), ("samples", None), ("size", 2.5), ("sha256", "\0"), ("left", [8])],
+)
+def test_a_line_of_the_wrong_types_is_no_line_though_its_checksum_is_right(tmp_path, field, value):
+    path, folder, _ = a_folder_with_shards(tmp_path)
+    lines = (folder / "journal").read_bytes().splitlines(keepends=True)
+    text = json.dumps(json.loads(lines[1].partition(b" ")[2]) | {field: value}).encode()
+    lines[1] = b"%08x %s\n" % (zlib.crc32(text), text)
+    (folder / "journal").write_bytes(b"".join(lines))
+    assert pending(path).n_done == 10
+    assert known_keys(path) == [*MANIFEST.keys[:8], *MANIFEST.keys[16:]]
+
+
+def test_a_line_that_is_nested_without_end_is_no_line(tmp_path):
+    path, folder, _ = a_folder_with_shards(tmp_path)
+    text = b"[" * 100_000
+    with (folder / "journal").open("ab") as journal:
+        journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
+    assert known_keys(path) == MANIFEST.keys
+
+
 def test_a_lost_header_costs_nothing(tmp_path):
     path, folder, _ = a_folder_with_shards(tmp_path)
-    (folder / "header.json").write_text("{")
-    assert pending(path) is None
+    for text in ("{", "[" * 100_000, '{"spec": {"preprocess": 3}}'):
+        (folder / "header.json").write_text(text)
+        assert pending(path) is None
     assert known_keys(path) == MANIFEST.keys
 
 
