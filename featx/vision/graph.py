@@ -62,6 +62,11 @@ def cut_graph(network: nn.Module, places: Sequence[Place], *, with_scores: bool)
     values = [value for place in places if (value := tracer.read(place.node)) is not None]
     if len(values) < len(places):
         return None
+    if not with_scores:
+        for item in reversed(graph.nodes):
+            if item in values:
+                break
+            graph.erase_node(item)
     outputs = [_pool(graph, value, target, network) for value, target in zip(values, pools, strict=True)]
     if with_scores:
         if not isinstance(scores, fx.Node):
@@ -70,10 +75,6 @@ def cut_graph(network: nn.Module, places: Sequence[Place], *, with_scores: bool)
             outputs.append(graph.call_method("float", (scores,)))
         end.args = (tuple(outputs),)
     else:
-        for item in reversed(graph.nodes):
-            if item in outputs:
-                break
-            graph.erase_node(item)
         graph.output(tuple(outputs))
     return module_of(graph, network, pools)
 

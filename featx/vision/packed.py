@@ -193,9 +193,9 @@ def _is_self_attention(attention: nn.MultiheadAttention, item: fx.Node) -> bool:
 
 def _take_activation(graph: fx.Graph, item: fx.Node, modules: Mapping[str, nn.Module]) -> Activation:
     """Take the activation that alone reads an item out of the graph, and return it."""
-    (reader, *others) = item.users
-    activation = None if others else _activation(reader, modules)
-    if activation is None:
+    reader = next(iter(item.users), None)
+    activation = None if reader is None or len(item.users) > 1 else _activation(reader, modules)
+    if reader is None or activation is None:
         return Activation()
     reader.replace_all_uses_with(item)
     graph.erase_node(reader)
@@ -204,8 +204,8 @@ def _take_activation(graph: fx.Graph, item: fx.Node, modules: Mapping[str, nn.Mo
 
 def _take_sum(graph: fx.Graph, item: fx.Node, places: Mapping[fx.Node, int]) -> None:
     """Take the sum of a convolution and what was there before it out of the graph: the convolution does it."""
-    (reader, *others) = item.users
-    if others or reader.op != "call_function" or reader.target not in SUMS:
+    reader = next(iter(item.users), None)
+    if reader is None or len(item.users) > 1 or reader.op != "call_function" or reader.target not in SUMS:
         return
     parts = reader.all_input_nodes
     if len(parts) != 2 or len(reader.args) != 2 or reader.kwargs:

@@ -70,6 +70,8 @@ def _start(n_workers: int, n_threads: int) -> ThreadPoolExecutor:
 
     def begin() -> None:
         torch.set_num_threads(n_threads)
+        # A thread takes over the number of all once, when it is first asked: now, and not when that is put back.
+        torch.get_num_threads()
 
     threads = ThreadPoolExecutor(n_workers, thread_name_prefix="featx-forward", initializer=begin)
     for _ in range(n_workers):
