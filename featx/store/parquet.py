@@ -96,12 +96,12 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         pa, pq = _pyarrow()
         self._arrow, self._path = pa, path
-        self._errors = (pa.ArrowException, OSError, ValueError)
+        self._errors = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
         try:
             self._file = pq.ParquetFile(path)
+            self.names: list[str] = list(self._file.schema_arrow.names)
         except self._errors as error:
             raise InputError(f"{path}: not a Parquet file ({error})") from error
-        self.names: list[str] = list(self._file.schema_arrow.names)
         self.n_rows: int = self._file.metadata.num_rows
 
     def vectors(self) -> list[str]:
@@ -126,7 +126,10 @@ class ParquetTable:
 
     def texts(self, name: str) -> list[str]:
         """Read a column as text; null is ``""``."""
-        values = self._read([name]).column(0).to_pylist()
+        try:
+            values = self._file.read(columns=[name]).column(0).to_pylist()
+        except self._errors as error:
+            raise InputError(f"{self._path}: column {name!r} cannot be read ({error})") from error
         return ["" if value is None else str(value) for value in values]
 
     def blocks(self, names: Sequence[str]) -> Iterator[NDArray[np.floating]]:
@@ -158,12 +161,6 @@ class ParquetTable:
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         rows[valid] = _numbers(column.drop_null().flatten()).reshape(-1, width)
         return rows
-
-    def _read(self, names: list[str]) -> Any:
-        try:
-            return self._file.read(columns=names)
-        except self._errors as error:
-            raise InputError(f"{self._path}: cannot be read ({error})") from error
 
 
 def _is_number(types: Any, kind: Any) -> bool:
