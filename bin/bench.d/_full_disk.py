@@ -32,9 +32,12 @@ def namespace() -> list[str]:
     """Return the command in front of a program that may mount what nobody else sees; empty: none may."""
     for options in (["-m"], ["-r", "-m"]):
         command = ["unshare", *options]
-        if shutil.which("unshare") and not subprocess.run(
-            [*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-        ).returncode:
+        if (
+            shutil.which("unshare")
+            and not subprocess.run(
+                [*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+            ).returncode
+        ):
             return command
     return []
 

@@ -168,9 +168,7 @@ def _dicom(array: np.ndarray, syntax: Any, **elements: Any) -> bytes:
         dataset.compress(syntax, generate_instance_uid=False)
     buffer = io.BytesIO()
     syntax = dataset.file_meta.TransferSyntaxUID
-    pydicom.dcmwrite(
-        buffer, dataset, enforce_file_format=True, implicit_vr=syntax.is_implicit_VR, little_endian=True
-    )
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True, implicit_vr=syntax.is_implicit_VR, little_endian=True)
     return buffer.getvalue()
 
 

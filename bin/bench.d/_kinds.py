@@ -159,7 +159,13 @@ def _write_run(path: Path, *, finish: bool) -> None:
 
     manifest = _manifest()
     with ExtractionRun.open(
-        path, manifest=manifest, spec=_spec(), request={"backbone": "tiny"}, made_with={}, batch_size=8, weights=b"w" * 99
+        path,
+        manifest=manifest,
+        spec=_spec(),
+        request={"backbone": "tiny"},
+        made_with={},
+        batch_size=8,
+        weights=b"w" * 99,
     ) as run:
         for start in range(0, N if finish else N // 2, 8):
             keys = manifest.keys[start : start + 8]

@@ -15,7 +15,22 @@ Way = Callable[[bytes, random.Random, Sequence[bytes]], bytes]
 """From a file's bytes and those of other files to damaged ones."""
 
 _EDGES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1)
-_WORDS = (b"\0", b'"', b"'", b",", b"\t", b"\r", b"\n", b"\xff\xfe", b"\xed\xa0\x80", b"../", b"/", b"NaN", b"-1", b"1e999")
+_WORDS = (
+    b"\0",
+    b'"',
+    b"'",
+    b",",
+    b"\t",
+    b"\r",
+    b"\n",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    b"../",
+    b"/",
+    b"NaN",
+    b"-1",
+    b"1e999",
+)
 _NUMBER = re.compile(rb"\d+")
 _BOX = 16  # bytes of the smallest piece that is moved about
 

@@ -83,7 +83,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, metavar="N", help="default: 400, in batches of 8")
     parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="of the network on a batch; default: 0.1")
     parser.add_argument(
-        "--shard-seconds", type=float, default=1, metavar="S", help="until a shard is closed; default: 1, featx's own: 10"
+        "--shard-seconds",
+        type=float,
+        default=1,
+        metavar="S",
+        help="until a shard is closed; default: 1, featx's own: 10",
     )
     parser.add_argument("--seed", type=int, default=None, help="of moments and damages; default: another one each time")
     parser.add_argument("--case", type=int, default=None, metavar="SEED", help="try this one damaged file again")
@@ -122,7 +126,9 @@ class Line:
 
     @classmethod
     def of(cls, name: str, tally: Tally, n_rows: int) -> "Line":
-        kept = f"{np.median(tally.kept):.0f} ({min(tally.kept)} to {max(tally.kept)}) of {n_rows}" if tally.kept else "-"
+        kept = (
+            f"{np.median(tally.kept):.0f} ({min(tally.kept)} to {max(tally.kept)}) of {n_rows}" if tally.kept else "-"
+        )
         equal = "all" if not tally.unequal else f"not in {', '.join(sorted(tally.unequal))}:"
         cells = (name, f"{tally.tries:,}", kept, f"{tally.lost}", f"{tally.wrong}", f"{equal} {tally.finished}")
         remarks = [f"{name}: {remark}" for remark in tally.remarks]
@@ -142,7 +148,9 @@ def disturb(scratch: Path, wanted: dict[str, Fault], options: argparse.Namespace
             continue
         show(scene.command("FILE.h5", *words))
         sound, seconds = undisturbed(scene, f"{engine}.h5", *words)
-        print(f"undisturbed: {seconds:.1f} s, a shard every {options.shard_seconds:g} s; moments are drawn from that time")
+        print(
+            f"undisturbed: {seconds:.1f} s, a shard every {options.shard_seconds:g} s; moments are drawn from that time"
+        )
         for name, fault in faults.items():
             rng = random.Random(f"{seed} {name}")
             tally = Tally()
