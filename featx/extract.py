@@ -70,6 +70,9 @@ class ExtractReport:
         because the source no longer has them.
     failures : dict of str to str
         Key to reason, of every failed sample in the file.
+    bfloat16_gain : float or None
+        About how many times as fast ``dtype="bfloat16"`` would compute on this machine, with slightly other features;
+        None where nothing was computed, or it would not, or that is not known.
     seconds : float
         Of the whole stage.
     rate : float or None
@@ -91,6 +94,7 @@ class ExtractReport:
     seconds: float
     rate: float | None
     failures: dict[str, str] = field(default_factory=dict)
+    bfloat16_gain: float | None = None
 
     @property
     def failures_by_reason(self) -> dict[str, int]:
@@ -383,7 +387,16 @@ def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractRepor
         seconds=seconds,
         rate=round(output.n_computed / seconds, 1) if output.n_computed else None,
         failures={entry.key: entry.reason for entry in failed},
+        bfloat16_gain=_bfloat16_gain(output) if output.n_computed else None,
     )
+
+
+def _bfloat16_gain(output: _Output) -> float | None:
+    from featx.vision.precision import bfloat16_gain
+
+    assert output.embedder is not None
+    exact = output.spec.dtype == "float32"
+    return bfloat16_gain(output.spec.backbone, output.embedder.device) if exact else None
 
 
 def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) -> dict[str, Any]:

@@ -97,12 +97,12 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         pa = pyarrow()
         self._arrow, self._path = pa, path
-        self._errors = (pa.ArrowException, OSError, ValueError)
+        self._errors = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
         try:
             self._file = pa.parquet.ParquetFile(path)
+            self.names: list[str] = list(self._file.schema_arrow.names)
         except self._errors as error:
             raise InputError(f"{path}: not a Parquet file ({error})") from error
-        self.names: list[str] = list(self._file.schema_arrow.names)
         self.n_rows: int = self._file.metadata.num_rows
 
     def vectors(self) -> list[str]:

@@ -579,6 +579,19 @@ def test_hdf5_that_claims_a_chunk_of_gigabytes_takes_no_such_memory(tmp_path):
         taken(tmp_path, tmp_path / "x.h5")
 
 
+@pytest.mark.parametrize("kind", ["no UTF-8", "a year that no calendar has"])
+def test_parquet_with_texts_that_are_none_is_one_error(tmp_path, kind):
+    pa = pytest.importorskip("pyarrow")
+    strange = (
+        pa.array([b"\x80"] * N).view(pa.string()) if kind == "no UTF-8" else pa.array([2**60] * N, pa.timestamp("ms"))
+    )
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pa.table({"f0": X[:, 0], "site": strange}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(InputError, match=r"x\.parquet: column 'site' cannot be read"):
+        taken(tmp_path, tmp_path / "x.parquet")
+
+
 def test_hdf5_with_columns(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["embeddings"], file["keys"], file["labels"], file["age"] = X, KEYS, Y, np.arange(N)
