@@ -26,7 +26,7 @@ from featx.learn.bundle import Bundle, load_bundle
 from featx.manifest import source
 from featx.manifest.record import Manifest
 from featx.spec import FeatureRequest, FeatureSpec
-from featx.store.cache import ShardCache
+from featx.store.cache import ViewCache
 from featx.store.file import FeatureFile
 from featx.store.records import OK
 from featx.vision.engine import EngineOptions, Job, iter_batches
@@ -86,7 +86,7 @@ class ImageFeatures(_Features):
     batch_size : int
         Images in one forward pass.
     num_workers : int or None
-        Threads that read and decode; None: one for each core.
+        Processes that read and decode; None: one for each core; 0: none, images are decoded in this process.
     cache : path or None
         A folder that keeps rows by the SHA-256 of the image's bytes (of an array: shape, dtype and pixels). Any number
         of processes may share it; none waits for another.
@@ -164,9 +164,7 @@ class ImageFeatures(_Features):
         embedder, options = self._embedder(), EngineOptions(self.batch_size, self.num_workers, self.device)
         spec = embedder.backbone.spec
         if self.cache is not None:
-            # One folder for each view: plain rows are then the same ones for every plan.
-            caches = [ShardCache.open(self.cache, replace(spec, views=(view,))) for view in spec.views]
-            return _cached_rows(manifest, embedder, options, caches)
+            return _cached_rows(manifest, embedder, options, ViewCache.open(self.cache, spec))
         features = np.empty((len(manifest), spec.n_views * spec.n_features), dtype=np.float32)
         done = 0
         for _, rows in _iter_rows(manifest, range(len(manifest)), embedder, options):
@@ -380,33 +378,25 @@ def _iter_rows(
 
 
 def _cached_rows(
-    manifest: Manifest, embedder: Embedder, options: EngineOptions, caches: Sequence[ShardCache]
+    manifest: Manifest, embedder: Embedder, options: EngineOptions, cache: ViewCache
 ) -> NDArray[np.float32]:
-    """Take the rows that the caches of all views have, compute the others once, and leave them in the caches."""
+    """Take the rows that a cache has, compute the others once, and leave them in the cache."""
     with ThreadPoolExecutor(options.n_threads) as threads:
         shas = list(threads.map(functools.partial(source.sample_sha256, manifest), range(len(manifest))))
-    by_view = [cache.get(dict.fromkeys(shas)) for cache in caches]
-    rows = {sha: np.concatenate([of_one[sha] for of_one in by_view]) for sha in shas if all(sha in o for o in by_view)}
+    rows = cache.get(dict.fromkeys(shas))
     missing = {sha: position for position, sha in reversed(list(enumerate(shas))) if sha not in rows}
     new: dict[str, NDArray[np.floating]] = {}
     try:
         for computed, features in _iter_rows(manifest, sorted(missing.values()), embedder, options):
             new.update(zip(computed, features, strict=True))
             if len(new) >= _CACHED_AT_ONCE:
-                _put(caches, new)
+                cache.put(new)
                 rows.update(new)
                 new = {}
     finally:  # also what was computed before an image that cannot be read
-        _put(caches, new)
+        cache.put(new)
     rows.update(new)
     return np.stack([rows[sha] for sha in shas]).astype(np.float32)
-
-
-def _put(caches: Sequence[ShardCache], rows: dict[str, NDArray[np.floating]]) -> None:
-    if rows:
-        of_views = np.split(np.stack(list(rows.values())), len(caches), axis=1)
-        for cache, of_one in zip(caches, of_views, strict=True):
-            cache.put(list(rows), of_one)
 
 
 def _missing_key(file: FeatureFile, key: str) -> InputError | UnknownNameError:

@@ -26,6 +26,7 @@ from featx.store.records import OK, REASONS, FeatureBatch
 from featx.store.run import ExtractionRun
 from featx.store.work import Work, plan_work
 from featx.version import __version__, versions_of
+from featx.vision.decode_pool import prepare_workers
 from featx.vision.engine import EngineOptions, Job, Notify, check_options, iter_batches
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class ExtractReport:
         because the source no longer has them.
     failures : dict of str to str
         Key to reason, of every failed sample in the file.
+    bfloat16_gain : float or None
+        About how many times as fast ``dtype="bfloat16"`` would compute on this machine, with slightly other features;
+        None where nothing was computed, or it would not, or that is not known.
     seconds : float
         Of the whole stage.
     rate : float or None
@@ -90,6 +94,7 @@ class ExtractReport:
     seconds: float
     rate: float | None
     failures: dict[str, str] = field(default_factory=dict)
+    bfloat16_gain: float | None = None
 
     @property
     def failures_by_reason(self) -> dict[str, int]:
@@ -244,7 +249,10 @@ def extract(
     manifest = sources.as_manifest(source, source_options)
     paths = output_paths(source, output, requests, many=many)
     outputs = [_output(path, each, manifest, update) for path, each in zip(paths, requests, strict=True)]
-    _load([each for each in outputs if each.answer is None], engine, on_download)
+    todo = [each for each in outputs if each.answer is None]
+    if todo and engine.engine == "local":
+        prepare_workers(manifest, engine)
+    _load(todo, manifest, engine, on_download)
     with ExitStack() as stack:
         # In one order whatever the order of the requests: two passes over the same files cannot wait for each other.
         for each in sorted(outputs, key=lambda each: str(each.path)):
@@ -254,8 +262,8 @@ def extract(
                 each.run.keep(replace(each.run.outcomes.entry(position), bytes=size, mtime_ns=mtime_ns))
         busy = [each for each in outputs if each.work.positions]
         # What an answer had all of a moment ago may be out of date by now.
-        _load([each for each in busy if each.backbone is None], engine, on_download)
-        _embed(busy, engine)  # no network runs as far as a node of which nothing is wanted
+        _load([each for each in busy if each.backbone is None], manifest, engine, on_download)
+        _embed(busy, manifest, engine)  # no network runs as far as a node of which nothing is wanted
         seconds = _compute(busy, manifest, engine, progress, notify) if busy else 0.0
         reports = [_report(each, manifest, seconds) for each in outputs]
     total = round(time.monotonic() - started, 3)
@@ -269,7 +277,7 @@ def _output(path: Path, request: FeatureRequest, manifest: Manifest, update: Upd
     return _Output(path, request, stamp, answer)
 
 
-def _load(outputs: Sequence[_Output], engine: EngineOptions, on_download: Any) -> None:
+def _load(outputs: Sequence[_Output], manifest: Manifest, engine: EngineOptions, on_download: Any) -> None:
     """Give outputs their networks, those of one network an embedder together, and a batch size."""
     if not outputs:
         return
@@ -278,7 +286,7 @@ def _load(outputs: Sequence[_Output], engine: EngineOptions, on_download: Any) -
     loaded = backbones.load_backbones([each.request for each in outputs], progress=on_download)
     for each, backbone in zip(outputs, loaded, strict=True):
         each.backbone = backbone
-    _embed(outputs, engine)
+    _embed(outputs, manifest, engine)
     for each in outputs:
         pending = parts.pending(each.path)
         if pending is not None:
@@ -291,16 +299,22 @@ def _load(outputs: Sequence[_Output], engine: EngineOptions, on_download: Any) -
             each.batch_size = same[0] if same else batch_size.fastest_batch_size(each.embedder)
 
 
-def _embed(outputs: Sequence[_Output], engine: EngineOptions) -> None:
-    """Give outputs of the same network one embedder, in which they stand in their order."""
-    from featx.vision.multi_device import make_embedder
+def _embed(outputs: Sequence[_Output], manifest: Manifest, engine: EngineOptions) -> None:
+    """Give outputs of the same network one embedder, for them and no others."""
+    groups: dict[int, list[_Output]] = {}
+    for each in outputs:
+        groups.setdefault(id(each.backbone and each.backbone.network), []).append(each)
+    for group in groups.values():
+        backbones = [each.backbone for each in group if each.backbone is not None]
+        if group[0].embedder is not None and len(group[0].embedder.backbones) == len(backbones):
+            continue
+        from featx.vision.multi_device import make_embedder
 
-    for network in {id(each.backbone.network): None for each in outputs if each.backbone is not None}:
-        group = [each for each in outputs if each.backbone is not None and id(each.backbone.network) == network]
-        first, *others = [each.backbone for each in group if each.backbone is not None]
         # The actors of a cluster have embedders of their own: this one only holds the network.
         device, runtime = ("cpu", "torch") if engine.engine == "ray" else (engine.device, engine.runtime)
-        embedder = make_embedder(first, also=others, device=device, runtime=runtime)
+        embedder = make_embedder(
+            backbones[0], also=backbones[1:], device=device, runtime=runtime, n_images=len(manifest)
+        )
         for each in group:
             each.embedder = embedder
 
@@ -373,7 +387,16 @@ def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractRepor
         seconds=seconds,
         rate=round(output.n_computed / seconds, 1) if output.n_computed else None,
         failures={entry.key: entry.reason for entry in failed},
+        bfloat16_gain=_bfloat16_gain(output) if output.n_computed else None,
     )
+
+
+def _bfloat16_gain(output: _Output) -> float | None:
+    from featx.vision.precision import bfloat16_gain
+
+    assert output.embedder is not None
+    exact = output.spec.dtype == "float32"
+    return bfloat16_gain(output.spec.backbone, output.embedder.device) if exact else None
 
 
 def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def predict(
     from featx.vision.multi_device import make_embedder
 
     backbone = restore_backbone(loaded.needed_spec, loaded.weights, allow_code=allow_code, progress=on_download)
-    embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime)
+    embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime, n_images=len(manifest))
     job = Job(embedder, range(len(manifest)))
     batches = (batch for _, batch in iter_batches(manifest, [job], engine, notify=notify))
     return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)

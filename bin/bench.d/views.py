@@ -25,34 +25,33 @@ sys.path.insert(0, str(ROOT))
 from featx.fit import FitOptions, fit_features  # noqa: E402
 from featx.learn.dataset import Features, load_features  # noqa: E402
 
-POOL, TEST = 60, 50  # images of a class that are extracted where there are more
 OPTIONS = FitOptions(scalings=("standardise",), C_grid=(1e-5, 1e-1, 5), inner_cv=3, cv=2, n_jobs=1)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One data set with one network, and how many images of a class are learned from."""
+    """One data set with one network, and how many images of a class are learned from, of how many at most."""
 
     folder: str
     backbone: tuple[str, ...]
     test: str
     sizes: tuple[int, ...]
+    most: tuple[int | None, int | None] = (None, None)
 
     def name(self) -> str:
         return f"{self.folder}, {self.backbone[1]}"
 
 
 def write_table(task: Task, data: Path, scratch: Path) -> Path:
-    """List the first images of each class: all of a small set, some of a large one."""
+    """List the images of a task."""
     table = scratch / f"{task.folder}.csv"
     with table.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "label", "split"])
-        for part, split, most in (("train", "train", POOL), (task.test, "test", TEST)):
+        for part, split, most in (("train", "train", task.most[0]), (task.test, "test", task.most[1])):
             for folder in sorted((data / task.folder / part).iterdir()):
-                images = sorted(folder.iterdir())
-                kept = images if len(images) < 3 * most else images[:most]
-                rows.writerows((image, folder.name, split) for image in kept)
+                kept = sorted(folder.iterdir())[:most]
+                rows.writerows((image.relative_to(data), folder.name, split) for image in kept)
     return table
 
 
@@ -126,7 +125,7 @@ def main() -> None:
     tasks = [
         Task("hymenoptera", mobilenet, "val", (10, 20, 60)),
         Task("hymenoptera", mini, "val", (10, 20, 60)),
-        Task("cifar10-small", mini, "test", (10, 30)),
+        Task("cifar10-small", mini, "test", (10, 30), most=(60, 50)),
     ]
     if not ((options.shared / "data").is_dir() and weights.is_file()):
         sys.exit(f"{options.shared / 'data'} or {weights} is not there")
@@ -135,11 +134,12 @@ def main() -> None:
             if options.only not in task.name():
                 continue
             table, file = write_table(task, options.shared / "data", Path(scratch)), Path(scratch, "features.h5")
-            run_json("extract", table, "-o", file, *task.backbone, "--views", str(options.views), "--replace")
+            views = ("--views", str(options.views), "--replace")
+            run_json("extract", table, "--root", options.shared / "data", "-o", file, *task.backbone, *views)
             data = load_features(file, views=True).by_sample()
             n_test = int(np.sum(data.splits == "test"))
             print(f"\n{task.name()}: {n_test} test images; (standard deviation over {options.repeats} training sets)")
-            print("| images a class | rows | accuracy, % | against plain, points | better / worse | log loss |")
+            print("| images a class | rows | accuracy, % | against plain, points | better / worse | log loss, change |")
             print("| ---: | --- | ---: | ---: | ---: | ---: |")
             for n_per_class in task.sizes:
                 compare(data, n_per_class, options.repeats)

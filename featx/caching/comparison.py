@@ -136,8 +136,8 @@ def compare_sample(
         If the features were made elsewhere, or none of the samples drawn can be compared.
     """
     from featx.vision.backbones import restore_backbone
-    from featx.vision.embed import Embedder
     from featx.vision.engine import EngineOptions, Job, iter_batches
+    from featx.vision.multi_device import make_embedder
 
     engine = engine or EngineOptions()
     with FeatureFile.open(path) as file:
@@ -151,11 +151,11 @@ def compare_sample(
         place_of_key = {key: position for position, key in enumerate(manifest.keys)}
         there = [position for position in drawn.tolist() if ledger.key[position] in place_of_key]
         missing = [ledger.key[position] for position in drawn.tolist() if ledger.key[position] not in place_of_key]
-        comparison = _Comparison(file, ledger, tolerance_of(file))
+        embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime)
+        comparison = _Comparison(file, ledger, tolerance_of(file, runtime=embedder.runtime))
         positions = [place_of_key[ledger.key[position]] for position in there]
         done = 0
-        job = Job(Embedder(backbone, device=engine.device), positions)
-        for _, batch in iter_batches(manifest, [job], engine):
+        for _, batch in iter_batches(manifest, [Job(embedder, positions)], engine):
             comparison.add(there[done : done + len(batch.entries)], batch)
             done += len(batch.entries)
             if progress is not None:
@@ -163,12 +163,12 @@ def compare_sample(
         return comparison.result(missing)
 
 
-def tolerance_of(file: FeatureFile) -> Tolerance:
-    """Return by what rows computed here and now may differ from those in a file."""
+def tolerance_of(file: FeatureFile, *, runtime: str) -> Tolerance:
+    """Return by what rows that a runtime computes here and now may differ from those in a file."""
     if file.spec.dtype != "float32":
         return LOW_PRECISION
     same = all(file.made_with.get(name) == importlib.metadata.version(name) for name in ("torch", "torchvision"))
-    return SAME_RUNTIME if same and file.made_with.get("runtime") == "torch" else OTHER_RUNTIME
+    return SAME_RUNTIME if same and file.made_with.get("runtime") == runtime else OTHER_RUNTIME
 
 
 class _Comparison:

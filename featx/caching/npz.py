@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import os
 import struct
@@ -24,21 +25,10 @@ from featx.errors import InputError
 _STEP = 65536  # texts at a time
 _BLOCK_BYTES = 8 * 1024 * 1024
 _DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, TypeError),
+    *(RuntimeError, LookupError, SyntaxError, ArithmeticError, MemoryError, tokenize.TokenError),
 )
-"""What zipfile and numpy raise for bytes that are no arrays."""
+"""What zipfile and numpy raise for bytes that are no arrays (RuntimeError: encrypted, or packed in an unknown way)."""
 
 
 class ArrayWriter:

@@ -14,7 +14,7 @@ from featx.caching.foreign import ForeignFeatures, ImportOptions, find_columns
 from featx.caching.npz import as_texts
 from featx.errors import InputError, UsageError
 from featx.store.foreign import ForeignFile, read_foreign
-from featx.store.probe import check_readable
+from featx.store.trial import try_reading
 
 ENDINGS = (".h5", ".hdf5")
 MEAN = "mean"
@@ -22,10 +22,10 @@ MEAN = "mean"
 
 def read_hdf5(path: Path, options: ImportOptions) -> ForeignFeatures:
     """Read one HDF5 file: the patches of a slide where there are `coords`, else a row for each image."""
-    check_readable([path])
+    try_reading([path])
     file = read_foreign(path)
     if file.coords is not None or file.is_vector or options.pool is not None:
-        return _read_slides([path], options)
+        return _of_slides([file], options)
     if not file.n_rows:
         raise InputError(f"{path}: no rows")
     roles = find_columns(list(file.columns), options.columns, where=str(path), what="dataset")
@@ -52,19 +52,18 @@ def read_slides(paths: list[Path], options: ImportOptions) -> ForeignFeatures:
     A patch's key is ``SLIDE/X_Y`` and its group the slide, so that the patches of one slide never straddle folds. A
     slide's key is its file's name without the ending.
     """
-    check_readable(paths)
-    return _read_slides(paths, options)
+    try_reading(paths)
+    return _of_slides([read_foreign(path) for path in paths], options)
 
 
-def _read_slides(paths: list[Path], options: ImportOptions) -> ForeignFeatures:
+def _of_slides(slides: list[ForeignFile], options: ImportOptions) -> ForeignFeatures:
     if options.pool not in (None, MEAN):
         raise UsageError(f"--pool takes {MEAN!r}, got {options.pool!r}")
     if options.columns or options.names is not None:
         raise UsageError("slides are named by their files: --names and --...-column have no meaning for them")
-    slides = [read_foreign(path) for path in paths]
     full = [slide for slide in slides if slide.n_rows]
     if not full:
-        raise InputError(f"{paths[0].parent}: no slide has a patch")
+        raise InputError(f"{slides[0].path.parent}: no slide has a patch")
     for slide in full:
         if slide.shape != full[0].shape:
             raise InputError(

@@ -13,6 +13,7 @@ from featx.errors import EXIT_FAILED_ROWS, StoreError, UnknownNameError, UsageEr
 
 if TYPE_CHECKING:
     from featx.caching.comparison import SampleCheck, SampleSize
+    from featx.vision.engine import EngineOptions
 
 DEFAULT_FOLDER = "cache"
 
@@ -138,13 +139,13 @@ def verify_command(
             "--sample and --source go together: the rows to compute again, and the images they are made of"
         )
     allow_code = values.pop("backbone")
-    source_options = options.read_source_options(values)
+    source_options, engine = options.read_source_options(values), options.read_engine_options(values)
     reports = []
     for name in files:
         report = verify_features(name)
         if sample is not None and report.is_good:
             report = report.with_sample(
-                _compare(name, source, _size(sample), source_options, values, allow_code, random_state, quiet)
+                _compare(name, source, _size(sample), source_options, engine, allow_code, random_state, quiet)
             )
         reports.append(report)
         if not as_json:
@@ -363,13 +364,12 @@ def _compare(
     source: Any,
     size: SampleSize,
     source_options: Any,
-    values: dict[str, Any],
+    engine: EngineOptions,
     allow_code: str | None,
     random_state: int,
     quiet: bool,
 ) -> SampleCheck:
     from featx.caching.comparison import compare_sample
-    from featx.vision.engine import EngineOptions
 
     with output.progress("verify", "images", quiet=quiet) as advance:
         return compare_sample(
@@ -377,7 +377,7 @@ def _compare(
             source,
             size,
             source_options=source_options,
-            engine=EngineOptions(**values),
+            engine=engine,
             allow_code=allow_code,
             random_state=random_state,
             progress=advance,

@@ -14,6 +14,7 @@ from featx.cli import options, output
 from featx.errors import EXIT_FAILED_ROWS, StoreError, UsageError
 from featx.spec import FeatureRequest
 
+WORTH_A_HINT = 30.0  # seconds of a run from which on it is worth a line how it could be shorter
 COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "folds"}
 
 
@@ -191,6 +192,11 @@ def _print_summary(report: Any) -> None:
     click.echo("  " + ", ".join(parts))
     rate = f", {report.rate:.1f} images/s" if report.rate is not None else ""
     click.echo(f"  {output.describe_seconds(report.seconds)}{rate}; fingerprint {report.fingerprint[:16]}")
+    if report.bfloat16_gain is not None and report.seconds >= WORTH_A_HINT:
+        output.print_text(
+            f"  --dtype bfloat16 would compute about {report.bfloat16_gain:.1f} times as fast on this processor: "
+            "another spec, with slightly other features (docs/benchmarks.md)"
+        )
     if report.failures:
         has = "has" if len(report.failures) == 1 else "have"
         click.echo(f"  {output.count(len(report.failures), 'image')} failed and {has} no row:")

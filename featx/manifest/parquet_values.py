@@ -1,4 +1,4 @@
-"""The one door to pyarrow: opening Parquet files, and reading one image of millions with little memory.
+"""Parquet files as sources, through pyarrow: opening them, and reading one image of millions with little memory.
 
 A column of images may be many gigabytes in a single row group, so none is ever read whole: each process keeps, for the
 few columns that it reads at the moment, the last two pieces of some megabytes, and goes forward from there. Rows are

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,35 @@ from featx.store.stored import StoredRows
 
 _MAX_ROWS = 2048
 _SPEC = "spec.json"
+
+
+class ViewCache:
+    """Rows of samples with all views side by side; each view has a `ShardCache` of its own.
+
+    So the rows of a view are the same ones for every plan that it is in, and plain rows for all of them.
+    """
+
+    def __init__(self, caches: Sequence[ShardCache]) -> None:
+        self._caches = caches
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], spec: FeatureSpec) -> ViewCache:
+        """Use the rows of `spec` in `folder`; nothing is made or read yet."""
+        return cls([ShardCache.open(folder, dataclasses.replace(spec, views=(view,))) for view in spec.views])
+
+    def get(self, shas: Iterable[str]) -> dict[str, NDArray[np.floating]]:
+        """Return the rows that are there with all their views, (n_views * n_features,) each, by sha256."""
+        wanted = list(shas)
+        first, *others = [cache.get(wanted) for cache in self._caches]
+        whole = [sha for sha in first if all(sha in rows for rows in others)]
+        return {sha: np.concatenate([rows[sha] for rows in (first, *others)]) for sha in whole} if others else first
+
+    def put(self, rows: Mapping[str, NDArray[np.floating]]) -> None:
+        """Keep rows, (n_views * n_features,) each, by sha256, as `ShardCache.put` does."""
+        if rows:
+            by_view = np.split(np.stack(list(rows.values())), len(self._caches), axis=1)
+            for cache, features in zip(self._caches, by_view, strict=True):
+                cache.put(list(rows), features)
 
 
 class ShardCache:

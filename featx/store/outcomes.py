@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featx.store.accounts import RECORD, TEXTS, Accounts, columns_of, entry_of
 from featx.store.ledger import rows_of
 from featx.store.records import LedgerEntry
-from featx.store.texts import Texts, digests_of
+from featx.store.texts import BLOCK, Texts, digests_of
 
 
 class KeyIndex:
@@ -111,8 +111,10 @@ class Outcomes:
         for i in np.flatnonzero(~is_here).tolist():
             self.vanished[accounts.keys[i]] = int(numbers[i])
         good = np.flatnonzero(accounts.records["is_ok"])
-        beginnings = np.ascontiguousarray(accounts.records["sha256"][good]).view("<u8")[:, 0]
-        self._of_sha256.update(zip(beginnings.tolist(), numbers[good].tolist(), strict=True))
+        for start in range(0, len(good), BLOCK):
+            some = good[start : start + BLOCK]
+            beginnings = np.ascontiguousarray(accounts.records["sha256"][some]).view("<u8")[:, 0]
+            self._of_sha256.update(zip(beginnings.tolist(), numbers[some].tolist(), strict=True))
 
     def count_new(self, positions: NDArray[np.int64]) -> int:
         """Count the samples at these positions that have no entry yet."""
@@ -129,11 +131,16 @@ class Outcomes:
 
     def columns(self) -> dict[str, Sequence[str] | NDArray[np.int64]]:
         """Return all fields of the entries but the key, where every sample of the manifest has one."""
-        return columns_of(self._records[self._last], self._texts.texts)
+        is_in_order = self._n == len(self.keys) and bool((self._last == np.arange(self._n)).all())
+        return columns_of(self._records[: self._n] if is_in_order else self._records[self._last], self._texts.texts)
 
     def entry(self, position: int) -> LedgerEntry:
         """Return the entry of a sample of the manifest that has one."""
         return self._entry(self.keys[position], int(self._last[position]))
+
+    def source(self, position: int) -> int:
+        """Return from which source the entry of a sample came, which has one; see `add`."""
+        return int(self._places[self._last[position], 0])
 
     def refresh(self, entry: LedgerEntry) -> bool:
         """Give a sample's entry another size, time and reason; False if it has none, or one of other bytes."""
@@ -184,13 +191,13 @@ class Outcomes:
         if numbers.size and numbers[-1] >= len(self._records):
             size = len(self._records) + max(len(accounts), len(self._records) // 2)
             self._records, self._places = _longer(self._records, size), _longer(self._places, size)
-        records = accounts.records.copy()
+        here = slice(self._n, self._n + len(accounts))
+        records = self._records[here]
+        records[:] = accounts.records
         of_number = self._texts.numbers(accounts.texts)
         for name in TEXTS:
             records[name] = of_number[records[name]]
         is_ok = records["is_ok"]
-        here = slice(self._n, self._n + len(accounts))
-        self._records[here] = records
         self._places[here, 0] = source
         self._places[here, 1] = rows_of(is_ok, self._n_views)
         self._n += len(accounts)

@@ -61,7 +61,8 @@ def _same_name(output: str, path: str, requests: Sequence[FeatureRequest]) -> st
     differ = [f"{{{field}}}" for field in FIELDS if len({getattr(request, field) for request in requests}) > 1]
     if not differ:
         return f"-o {output!r}: the same features are asked for twice"
-    example = f"{os.path.splitext(output)[0].rstrip('/')}-{'-'.join(differ)}.h5"  # noqa: PTH122
+    beside = output if output.endswith("/") else f"{os.path.splitext(output)[0]}-"  # noqa: PTH122
+    example = f"{beside}{'-'.join(differ)}.h5"
     return f"-o {output!r} gives {path!r} to more than one of {len(requests)} feature files; try -o '{example}'"
 
 
@@ -71,7 +72,7 @@ def _filled(text: str, request: FeatureRequest) -> str:
         found = getattr(request, field)
         if field == "weights" and Path(found).suffix:
             found = Path(found).stem
-        return _NO_NAME.sub("-", found or "default").strip("-")
+        return _name(found or "default")
 
     return _FIELD.sub(value, text)
 
@@ -81,7 +82,12 @@ def _stem(source: Any) -> str:
         return "features"
     name = os.fspath(source).rstrip("/").rpartition("/")[2] or "features"
     stem = Path(name).stem if not Path(source).is_dir() else name
-    return _NO_NAME.sub("-", "features" if stem in ("", ".", "..") else stem).strip("-") or "features"
+    return _name("features" if stem in ("", ".", "..") else stem) or "features"
+
+
+def _name(text: str) -> str:
+    """Replace what makes trouble in the name of a file."""
+    return re.sub("--+", "-", _NO_NAME.sub("-", text)).strip("-")
 
 
 def _is_source(source: Any, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Parquet tables of features: the one door to pyarrow."""
+"""Parquet tables of features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import InputError, MissingExtraError
+from featx.errors import InputError
+from featx.manifest.parquet_values import pyarrow
 
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 """Of features in a row group: as few as memory allows, because each costs a description of every column."""
@@ -19,7 +20,7 @@ ROW_GROUP_BYTES = 64 * 1024 * 1024
 
 def check_parquet() -> None:
     """Raise a MissingExtraError where pyarrow is not installed."""
-    _pyarrow()
+    pyarrow()
 
 
 class ParquetWriter:
@@ -38,12 +39,12 @@ class ParquetWriter:
     """
 
     def __init__(self, file: BinaryIO, texts: Sequence[str], numbers: Sequence[str], facts: Mapping[str, str]) -> None:
-        pa, pq = _pyarrow()
+        pa = pyarrow()
         self._kinds = [pa.int16() if name == "view" else pa.string() for name in texts]
         fields = [*zip(texts, self._kinds, strict=True), *((name, pa.float32()) for name in numbers)]
         self._schema = pa.schema(fields, metadata=dict(facts))
         self._arrow = pa
-        self._writer = pq.ParquetWriter(
+        self._writer = pa.parquet.ParquetWriter(
             file, self._schema, use_dictionary=[name for name in texts if name != "view"], compression="snappy"
         )
 
@@ -94,11 +95,11 @@ class ParquetTable:
     """
 
     def __init__(self, path: Path) -> None:
-        pa, pq = _pyarrow()
+        pa = pyarrow()
         self._arrow, self._path = pa, path
         self._errors = (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pa.parquet.ParquetFile(path)
             self.names: list[str] = list(self._file.schema_arrow.names)
         except self._errors as error:
             raise InputError(f"{path}: not a Parquet file ({error})") from error
@@ -128,7 +129,7 @@ class ParquetTable:
         """Read a column as text; null is ``""``."""
         try:
             values = self._file.read(columns=[name]).column(0).to_pylist()
-        except self._errors as error:
+        except self._errors as error:  # a UnicodeDecodeError among them
             raise InputError(f"{self._path}: column {name!r} cannot be read ({error})") from error
         return ["" if value is None else str(value) for value in values]
 
@@ -170,12 +171,3 @@ def _is_number(types: Any, kind: Any) -> bool:
 def _numbers(column: Any) -> NDArray[np.floating]:
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return values if values.dtype.kind == "f" else values.astype(np.float64)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("Parquet", "parquet") from error
-    return pyarrow, pyarrow.parquet

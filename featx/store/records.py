@@ -30,6 +30,10 @@ REASONS = {
 """Codes of a failed row; a ledger's reason is a code, or ``code: what the decoder said``."""
 
 
+OF_THE_MACHINE = frozenset({"timeout", "decoder-crash"})
+"""Codes that may have come from the machine, its load or its memory, as well as from the image."""
+
+
 @dataclass(frozen=True)
 class LedgerEntry:
     """The account of one sample.

@@ -17,8 +17,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import h5py
+if TYPE_CHECKING:  # a type only: bundles are read through this package, without HDF5
+    import h5py
 
 Range = tuple[int, int]
 """Offset and length of neighbouring bytes."""

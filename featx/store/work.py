@@ -10,7 +10,8 @@ from featx.errors import ImageDecodeError
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.store.outcomes import Outcomes
-from featx.store.records import OK, LedgerEntry
+from featx.store.records import FAILED, OF_THE_MACHINE, OK, LedgerEntry
+from featx.store.stored import FILE
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Work:
 def plan_work(manifest: Manifest, outcomes: Outcomes, *, rehash: bool) -> Work:
     """Compare each sample with its entry: same size and time is unchanged, everything else is hashed.
 
-    A failed sample whose bytes are not known (its decoder crashed, or took too long) is tried again each time: that
-    says little about the image, and the machine may be another one.
+    What failed in a finished run for a reason that may lie in the machine is tried again. Not where a run that was
+    stopped goes on: it computes the batches that it would have computed without the stop.
     """
     known = np.flatnonzero(outcomes.is_known)
     stats = sources.stat_all(manifest, known.tolist())
@@ -49,6 +50,8 @@ def plan_work(manifest: Manifest, outcomes: Outcomes, *, rehash: bool) -> Work:
         entry = outcomes.entry(position)
         if size < 0 or position in manifest.refused:
             is_todo[position] = entry.status == OK or bool(entry.sha256)  # it was a file, and is none now
+        elif entry.reason.partition(":")[0] in OF_THE_MACHINE and entry.status == FAILED:
+            is_todo[position] = outcomes.source(position) == FILE
         elif not _same_bytes(manifest, position, entry):
             is_todo[position] = True
         elif manifest.paths[position]:

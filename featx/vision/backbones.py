@@ -10,7 +10,7 @@ from torch import nn
 
 from featx.errors import UnknownNameError, UsageError, WeightsError
 from featx.spec import TIMM, FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import download, mini, networks, nodes, own, registry, tensors, timm_models, views
+from featx.vision import download, mini, networks, nodes, own, precision, registry, tensors, timm_models, views
 from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
 from featx.vision.reading import Reading
@@ -173,6 +173,7 @@ def _resolved(
         ),
         views=views_planned,
         dtype=request.dtype,
+        float32_modules=precision.float32_modules(request.backbone, request.dtype),
         storage=request.storage,
         logits=request.with_logits,
     )

@@ -22,6 +22,13 @@ _STARTS = 3
 """Workers that may die one after another before they are ready."""
 
 
+def prepare_workers(manifest: Manifest, options: EngineOptions) -> None:
+    """Start the processes that a pool will want; they load while this process loads something else."""
+    n_files = sum(map(bool, manifest.paths[: options.n_threads]))
+    if options.num_workers != 0 and n_files:
+        SPARES.prepare(default_command(), n_files)
+
+
 class DecodePool:
     """Reads samples of a manifest in worker processes, pixels that are in memory already in threads.
 
@@ -129,16 +136,22 @@ class DecodePool:
         )
 
     def _next(self) -> DecodeWorker:
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = SPARES.take(self._command)
+        worker = self._idle_one() or SPARES.take(self._command)
         with self._lock:
             if not self._is_closed:
                 self._busy.add(worker)
                 return worker
         SPARES.put(worker)
         raise FeatxError(_CLOSED)
+
+    def _idle_one(self) -> DecodeWorker | None:
+        """Return a worker that lives: one that died while it had nothing to do is no image's fault."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or worker.is_alive:
+                return worker
+            worker.close()
 
     def _release(self, worker: DecodeWorker) -> None:
         with self._lock:

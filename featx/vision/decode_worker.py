@@ -31,7 +31,17 @@ _PIPE_BYTES = 512 * 1024  # the pixels of three images of 224 x 224; a pipe hold
 _F_SETPIPE_SZ = 1031  # fcntl.h of Linux; Python has no name for it everywhere
 _MOST_JSON = 1 << 20  # bytes; more was not written by a process in its right mind
 _MOST_PIXELS = 1 << 31
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    # There is one process for each core.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # glibc otherwise hands the memory of every image back to the kernel, to take it again for the next one: a quarter
+    # of the time of a photograph of 500 x 375 pixels. Up to 64 MB stay; what is larger than 32 MB goes back at once.
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
+"""Of a decoding process, where the user has not set them."""
 
 
 class DecoderDiedError(Exception):
@@ -78,7 +88,7 @@ class DecodeWorker:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 bufsize=0,
-                env=os.environ | _ONE_THREAD,
+                env=_ENVIRONMENT | os.environ,
             )
         except BaseException:
             self._stderr.close()

@@ -21,11 +21,11 @@ from featx.vision.devices import (
     is_device_failure,
     is_out_of_memory,
 )
-from featx.vision.nodes import Place, read_places
 from featx.vision.nvjpeg import check_nvjpeg
 from featx.vision.own import is_own
 from featx.vision.reading import NVJPEG
 from featx.vision.resize import ResizePlan, check_resize
+from featx.vision.runtimes import make_runtime
 from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
 
 T = TypeVar("T")
@@ -64,6 +64,10 @@ class Embedder:
         touched.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    runtime : str
+        What executes the network; see `featx.vision.runtimes.make_runtime`.
+    n_images : int, optional
+        How many images are in the source; see there.
     lanes : Lanes, optional
         How work is queued on the device; None: as suits it.
 
@@ -85,14 +89,21 @@ class Embedder:
     Raises
     ------
     UsageError
-        If a device that was asked for is not there, cannot do what the spec's decoder needs, or `also` holds another
-        network.
+        If a device that was asked for is not there, cannot do what the spec's decoder needs, `also` holds another
+        network, or the runtime cannot take the network.
+    UnknownNameError, MissingExtraError
+        If there is no such runtime, or not on this machine.
     """
 
-    runtime = "torch"
-
     def __init__(
-        self, backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, lanes: Lanes | None = None
+        self,
+        backbone: Backbone,
+        *,
+        also: Sequence[Backbone] = (),
+        device: str = AUTO,
+        runtime: str = AUTO,
+        n_images: int | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
         self.backbone = backbone
         self.backbones = (backbone, *also)
@@ -103,9 +114,8 @@ class Embedder:
             check_nvjpeg(self.device, backbone.spec.views)
         self.numerics = describe_numerics(self.device, backbone.spec.dtype)
         self._device = torch.device(self.device)
-        # Faster for convolutions; a user's own network may hold a view() that cannot do with it.
-        self._layout = torch.contiguous_format if is_own(backbone.spec.backbone) else torch.channels_last
-        self._network = backbone.network.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self._run = make_runtime(runtime, self.backbones, self.device, n_images=n_images)
+        self.runtime = self._run.name
         preprocess = backbone.spec.preprocess
         # A division by a tensor is exact everywhere; by a number, CUDA multiplies with its reciprocal.
         self._full, self._mean, self._std = (
@@ -242,14 +252,12 @@ class Embedder:
             (B, n_source_classes) if one of them wants them.
         """
         spec = self.backbone.spec
-        with self._lock, torch.inference_mode(), exact_arithmetic, _autocast(self._device, spec.dtype):
+        with self._lock, torch.inference_mode(), exact_arithmetic:
             # In the order of torchvision's own transform, so that the last bit is the same.
-            images = pixels.to(torch.float32, memory_format=self._layout)
+            images = pixels.to(torch.float32, memory_format=self._run.task.layout)
             images.div_(self._full).sub_(self._mean).div_(self._std)
-            places = [Place(backbone.node, backbone.spec.pooling) for backbone in self.backbones]
-            with_scores = any(backbone.spec.logits for backbone in self.backbones)
             try:
-                features, scores = read_places(self._network, images, places, with_scores=with_scores)
+                features, scores = self._run(images)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
                 if isinstance(error, FeatxError) or not is_own(spec.backbone) or is_out_of_memory(error):
                     raise

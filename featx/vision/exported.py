@@ -12,7 +12,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from featx.errors import UsageError
-from featx.vision.task import Task
+from featx.vision.task import Task, cannot_trace
 
 _PROBE_BATCH = 2
 """torch.export takes a batch of one for a constant."""
@@ -33,7 +33,7 @@ def export(task: Task, runtime: str) -> ExportedProgram:
         raise UsageError(f"runtime {runtime} computes in float32; for --dtype {task.dtype} take --runtime torch")
     graph = task.graph()
     if graph is None:
-        raise UsageError(f"runtime {runtime} cannot take {task.backbone}, which cannot be traced; take --runtime torch")
+        raise cannot_trace(task, runtime)
     batch = Dim("batch", min=1, max=MAX_BATCH)
     try:
         with quiet():

@@ -7,6 +7,7 @@ forward pass goes the same way for every image. Networks and their weights are l
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ from torch import fx, nn
 
 from featx.vision.nodes import Node, Place, pool
 
-_POOL = "featx_pool_"
+SUMS = (operator.add, operator.iadd, torch.add)
+"""How a graph writes the sum of two tensors."""
+_POOL, _NAME = "featx_pool_", "featx_name"
 
 
 class Pool(nn.Module):
@@ -55,15 +58,16 @@ def cut_graph(network: nn.Module, places: Sequence[Place], *, with_scores: bool)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError):
         return None  # it looks at the values that pass through it, or at something else that a trace does not know
     end = next(item for item in graph.nodes if item.op == "output")
-    scores, outputs, pools = end.args[0], [], {}
-    for i, place in enumerate(places):
-        read = tracer.read(place.node)
-        if read is None:
-            return None
-        pools[f"{_POOL}{i}"] = Pool(place)
-        # Pooled right where the node ran: what comes after may work in place on the very tensor that was read.
-        with graph.inserting_after(read):
-            outputs.append(graph.call_module(f"{_POOL}{i}", (read,)))
+    scores, pools = end.args[0], {f"{_POOL}{i}": Pool(place) for i, place in enumerate(places)}
+    values = [value for place in places if (value := tracer.read(place.node)) is not None]
+    if len(values) < len(places):
+        return None
+    if not with_scores:
+        for item in reversed(graph.nodes):
+            if item in values:
+                break
+            graph.erase_node(item)
+    outputs = [_pool(graph, value, target, network) for value, target in zip(values, pools, strict=True)]
     if with_scores:
         if not isinstance(scores, fx.Node):
             return None
@@ -71,12 +75,41 @@ def cut_graph(network: nn.Module, places: Sequence[Place], *, with_scores: bool)
             outputs.append(graph.call_method("float", (scores,)))
         end.args = (tuple(outputs),)
     else:
-        for item in reversed(graph.nodes):
-            if item in outputs:
-                break
-            graph.erase_node(item)
         graph.output(tuple(outputs))
     return module_of(graph, network, pools)
+
+
+def _pool(graph: fx.Graph, value: fx.Node, target: str, network: nn.Module) -> fx.Node:
+    """Pool a value right where it arises: what comes after may work in place on the very tensor that is read."""
+    if value.users and _is_fused(value, network):
+        # Computed once more for the reader alone, so that the features are to the bit those of a graph that ends here,
+        # and what goes on is to the bit what it is where nobody reads.
+        with graph.inserting_before(value):
+            value = _again(graph, value, network)
+    with graph.inserting_after(value):
+        return graph.call_module(target, (value,))
+
+
+def _again(graph: fx.Graph, value: fx.Node, network: nn.Module) -> fx.Node:
+    """Copy an item, and those before it that would be fused with it."""
+    inner = type(_module(value, network)) not in (nn.Conv2d, nn.Linear)
+    parts = [part for part in value.all_input_nodes if inner and len(part.users) == 1 and _is_fused(part, network)]
+    copies = {part: _again(graph, part, network) for part in parts}
+    copied = graph.node_copy(value, lambda part: copies.get(part, part))
+    if copied.target is operator.iadd:
+        copied.target = operator.add
+    return copied
+
+
+def _is_fused(item: fx.Node, network: nn.Module) -> bool:
+    """Tell whether what an item computes may be merged with what reads it."""
+    return item.target in SUMS or type(_module(item, network)) in (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+
+
+def _module(item: fx.Node, network: nn.Module) -> nn.Module | None:
+    if item.op != "call_module" or str(item.target).startswith(_POOL):
+        return None
+    return network.get_submodule(str(item.target))
 
 
 def fold_batch_norms(graphed: fx.GraphModule) -> fx.GraphModule:
@@ -85,18 +118,29 @@ def fold_batch_norms(graphed: fx.GraphModule) -> fx.GraphModule:
     ``w' = w * gamma / sqrt(var + eps)`` and ``b' = (b - mean) * gamma / sqrt(var + eps) + beta``, computed in float64.
     """
     graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
-    uses = Counter(item.target for item in graph.nodes if item.op == "call_module")
-    folded: dict[str, Any] = {}
+    folded: dict[str, nn.Module] = {}
     for item in list(graph.nodes):
         before = item.args[0] if item.op == "call_module" and item.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
             continue
-        convolution, norm = modules[str(before.target)], modules[str(item.target)]
-        if uses[before.target] == 1 and _can_fold(convolution, norm):
-            folded[str(before.target)] = _fold(convolution, norm)
+        convolution, norm = (modules.get(str(part.target)) for part in (before, item))
+        if convolution is not None and norm is not None and _can_fold(convolution, norm):
+            replace_module(before, _fold(convolution, norm), folded, "folded")
             item.replace_all_uses_with(before)
             graph.erase_node(item)
     return module_of(graph, graphed, folded)
+
+
+def replace_module(item: fx.Node, module: nn.Module, others: dict[str, nn.Module], kind: str) -> None:
+    """Let an item of a graph call another module, noted in `others` for `module_of`; `module_name` stays the same."""
+    item.meta[_NAME] = module_name(item)
+    item.target = f"{kind}_{len(others)}"
+    others[item.target] = module
+
+
+def module_name(item: fx.Node) -> str:
+    """Return the name in the network of the module that an item of a graph calls."""
+    return str(item.meta.get(_NAME, item.target))
 
 
 def _can_fold(convolution: nn.Module, norm: nn.Module) -> bool:

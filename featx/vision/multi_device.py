@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import UnknownNameError, UsageError
+from featx.errors import UsageError
 from featx.vision.backbones import Backbone
 from featx.vision.devices import AUTO, choose_devices
 from featx.vision.embed import Embedder, Pending, Rows
@@ -28,7 +28,7 @@ class MultiDeviceEmbedder:
         Its network goes to the first device, copies of it to the others.
     devices : sequence of str
         As from `featx.vision.devices.choose_devices`.
-    also : sequence of Backbone
+    also, runtime, n_images
         See `Embedder`.
 
     Attributes
@@ -44,12 +44,19 @@ class MultiDeviceEmbedder:
         If a device is not there, or the network cannot be copied.
     """
 
-    runtime = Embedder.runtime
-
-    def __init__(self, backbone: Backbone, *, devices: Sequence[str], also: Sequence[Backbone] = ()) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        devices: Sequence[str],
+        also: Sequence[Backbone] = (),
+        runtime: str = AUTO,
+        n_images: int | None = None,
+    ) -> None:
         copies = [backbone, *(_copy_of(backbone) for _ in devices[1:])]
         self._embedders = [
-            Embedder(each, also=also, device=device) for each, device in zip(copies, devices, strict=True)
+            Embedder(each, also=also, device=device, runtime=runtime, n_images=n_images)
+            for each, device in zip(copies, devices, strict=True)
         ]
         # A thread ends when nothing refers to its pool any more.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"featx-{device}") for device in devices]
@@ -58,6 +65,7 @@ class MultiDeviceEmbedder:
         self.backbone = backbone
         self.backbones = self._embedders[0].backbones
         self.device = ",".join(devices)
+        self.runtime = self._embedders[0].runtime
         self.numerics = ", ".join(dict.fromkeys(embedder.numerics for embedder in self._embedders))
         self.ahead = sum(embedder.ahead + 1 for embedder in self._embedders) - 1
 
@@ -97,7 +105,12 @@ AnyEmbedder = Embedder | MultiDeviceEmbedder
 
 
 def make_embedder(
-    backbone: Backbone, *, also: Sequence[Backbone] = (), device: str = AUTO, runtime: str = AUTO
+    backbone: Backbone,
+    *,
+    also: Sequence[Backbone] = (),
+    device: str = AUTO,
+    runtime: str = AUTO,
+    n_images: int | None = None,
 ) -> AnyEmbedder:
     """Return the embedder for what the user wrote behind ``--device`` and ``--runtime``.
 
@@ -107,22 +120,18 @@ def make_embedder(
         See `Embedder`.
     device : str
         See `featx.vision.devices.choose_devices`.
-    runtime : str
-        ``"auto"`` or ``"torch"``.
+    runtime, n_images
+        See `Embedder`.
 
     Raises
     ------
-    UnknownNameError
-        If there is no such runtime.
-    UsageError
+    UnknownNameError, MissingExtraError, UsageError
         See `Embedder`.
     """
-    if runtime not in (AUTO, Embedder.runtime):
-        raise UnknownNameError("runtime", runtime, (AUTO, Embedder.runtime))
     devices = choose_devices(device)
     if len(devices) == 1:
-        return Embedder(backbone, also=also, device=devices[0])
-    return MultiDeviceEmbedder(backbone, devices=devices, also=also)
+        return Embedder(backbone, also=also, device=devices[0], runtime=runtime, n_images=n_images)
+    return MultiDeviceEmbedder(backbone, devices=devices, also=also, runtime=runtime, n_images=n_images)
 
 
 class _Dealt:

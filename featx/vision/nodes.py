@@ -167,7 +167,7 @@ def trace(network: nn.Module, image_size: tuple[int, int], *, meta: bool, classi
     try:
         with torch.inference_mode():
             if meta:
-                functional_call(network, _on_meta(network), (images,))
+                functional_call(network, _on_meta(network), (images,), tie_weights=False)
             else:
                 network(images)
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, AttributeError) as error:
@@ -410,8 +410,17 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _on_meta(network: nn.Module) -> dict[str, torch.Tensor]:
-    named = itertools.chain(network.named_parameters(), network.named_buffers())
-    return {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+    """Return a tensor on the meta device for each of the network's, by name: one for a module that is used twice.
+
+    A name for each of its uses would make `functional_call` put back the wrong tensors afterwards.
+    """
+    replaced: dict[str, torch.Tensor] = {}
+    for prefix, module in network.named_modules():
+        own = itertools.chain(
+            module.named_parameters(prefix, recurse=False), module.named_buffers(prefix, recurse=False)
+        )
+        replaced |= {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+    return replaced
 
 
 def _channel_axis(shape: tuple[int, ...], square: bool) -> int | None:

@@ -42,7 +42,9 @@ class OnnxRuntime:
         try:
             with quiet(), tempfile.TemporaryDirectory(prefix="featx-onnx-") as folder:
                 path = Path(folder, "network.onnx")
-                torch.onnx.export(program, dynamo=True, verbose=False).save(path)
+                written = torch.onnx.export(program, dynamo=True, verbose=False)
+                assert written is not None
+                written.save(path)
                 self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except RuntimeError as error:
             raise cannot_take(task, self.name, error) from error

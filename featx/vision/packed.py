@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from featx.vision.graph import module_of
+from featx.vision.graph import SUMS, module_name, module_of, replace_module
+from featx.vision.precision import is_exact
 
 
 class Activation(NamedTuple):
@@ -35,7 +35,9 @@ def _activation(item: fx.Node, modules: Mapping[str, nn.Module]) -> Activation |
     """Return what an item of a graph does if it is an activation that oneDNN has."""
     if item.op == "call_function":
         return _FUNCTIONS.get(item.target)
-    module = modules[str(item.target)] if item.op == "call_module" else None
+    if item.op != "call_module":
+        return None
+    module = modules[str(item.target)]
     if isinstance(module, nn.GELU):
         return Activation("gelu", (), module.approximate)
     # By type: ReLU6 is a Hardtanh and says so.
@@ -50,7 +52,7 @@ def _activation(item: fx.Node, modules: Mapping[str, nn.Module]) -> Activation |
 def can_pack(dtype: str) -> bool:
     """Tell whether this PyTorch has the operators for a dtype on this processor."""
     names = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
-    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+    if not torch._C._has_mkldnn or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     return dtype == "float32" or (dtype == "bfloat16" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
@@ -157,30 +159,25 @@ def pack_graph(
         Modules of the network whose layers compute in float32 all the same.
     """
     graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
-    uses = Counter(item.target for item in graph.nodes if item.op == "call_module")
     places = {item: i for i, item in enumerate(graph.nodes)}
     packed: dict[str, nn.Module] = {}
     for item in list(graph.nodes):
-        name = str(item.target)
-        if item.op != "call_module" or uses[item.target] != 1 or item.kwargs.keys() - {"need_weights"}:
+        if item.op != "call_module" or item.kwargs.keys() - {"need_weights"}:
             continue
-        module = modules[name]
-        its_dtype = torch.float32 if is_exact(name, exact) else dtype
+        module = modules[str(item.target)]
+        its_dtype = torch.float32 if is_exact(module_name(item), exact) else dtype
         if type(module) is nn.Conv2d and _plain(module):
             _take_sum(graph, item, places)
-            packed[name] = PackedConvolution(module, _take_activation(graph, item, modules), its_dtype)
+            made: nn.Module = PackedConvolution(module, _take_activation(graph, item, modules), its_dtype)
         elif type(module) is nn.Linear:
-            activation = _take_activation(graph, item, modules)
-            packed[name] = PackedLinear(module.weight, module.bias, activation, its_dtype)
+            made = PackedLinear(module.weight, module.bias, _take_activation(graph, item, modules), its_dtype)
         elif type(module) is nn.MultiheadAttention and _is_self_attention(module, item):
-            packed[name] = PackedAttention(module, its_dtype)
+            made = PackedAttention(module, its_dtype)
             item.args, item.kwargs = item.args[:1], {}
+        else:
+            continue
+        replace_module(item, made, packed, "packed")
     return module_of(graph, graphed, packed)
-
-
-def is_exact(name: str, exact: Collection[str]) -> bool:
-    """Tell whether a module is, or lies inside, one of those that compute in float32 all the same."""
-    return any(name == module or name.startswith(f"{module}.") for module in exact)
 
 
 def _plain(convolution: nn.Conv2d) -> bool:
@@ -196,9 +193,9 @@ def _is_self_attention(attention: nn.MultiheadAttention, item: fx.Node) -> bool:
 
 def _take_activation(graph: fx.Graph, item: fx.Node, modules: Mapping[str, nn.Module]) -> Activation:
     """Take the activation that alone reads an item out of the graph, and return it."""
-    (reader, *others) = item.users
-    activation = None if others else _activation(reader, modules)
-    if activation is None:
+    reader = next(iter(item.users), None)
+    activation = None if reader is None or len(item.users) > 1 else _activation(reader, modules)
+    if reader is None or activation is None:
         return Activation()
     reader.replace_all_uses_with(item)
     graph.erase_node(reader)
@@ -207,16 +204,17 @@ def _take_activation(graph: fx.Graph, item: fx.Node, modules: Mapping[str, nn.Mo
 
 def _take_sum(graph: fx.Graph, item: fx.Node, places: Mapping[fx.Node, int]) -> None:
     """Take the sum of a convolution and what was there before it out of the graph: the convolution does it."""
-    (reader, *others) = item.users
-    if others or reader.op != "call_function" or reader.target not in (operator.add, operator.iadd, torch.add):
+    reader = next(iter(item.users), None)
+    if reader is None or len(item.users) > 1 or reader.op != "call_function" or reader.target not in SUMS:
         return
-    if len(reader.args) != 2 or reader.kwargs or not all(isinstance(part, fx.Node) for part in reader.args):
+    parts = reader.all_input_nodes
+    if len(parts) != 2 or len(reader.args) != 2 or reader.kwargs:
         return
-    (other,) = set(reader.args) - {item} or {item}
-    if other is item or places[other] > places[item]:
+    other = parts[0] if parts[1] is item else parts[1]
+    if places[other] > places[item]:
         return
     # The sum in place would change what others read.
-    if reader.target is operator.iadd and reader.args[0] is other and len(other.users) > 1:
+    if reader.target is operator.iadd and parts[0] is other and len(other.users) > 1:
         return
     item.args = (*item.args, other)
     reader.replace_all_uses_with(item)

@@ -43,10 +43,10 @@ class Parts:
 
     def __call__(self, images: torch.Tensor) -> Outputs:
         """Return the outputs of the whole batch."""
-        size = part_size(images.shape, self._n_workers)
+        parts = torch.split(images, part_size(images.shape, self._n_workers))
         if self._threads is None or len(images) < self._n_workers:
-            return self._joined([self._run(part) for part in images.split(max(1, size))])
-        return self._joined(list(self._threads.map(self._run, images.split(size))))
+            return self._joined([self._run(part) for part in parts])
+        return self._joined(list(self._threads.map(self._run, parts)))
 
     def _run(self, images: torch.Tensor) -> Outputs:
         with torch.inference_mode():
@@ -70,6 +70,8 @@ def _start(n_workers: int, n_threads: int) -> ThreadPoolExecutor:
 
     def begin() -> None:
         torch.set_num_threads(n_threads)
+        # A thread takes over the number of all once, when it is first asked: now, and not when that is put back.
+        torch.get_num_threads()
 
     threads = ThreadPoolExecutor(n_workers, thread_name_prefix="featx-forward", initializer=begin)
     for _ in range(n_workers):

@@ -55,6 +55,14 @@ class SpareWorkers:
                 f"the process that decodes images cannot be started: {error.strerror}; --num-workers 0 does without"
             ) from error
 
+    def prepare(self, command: Sequence[str], n: int) -> None:
+        """Have n processes ready soon; does not wait for them."""
+        self._starter.submit(self._prepare, command, min(n, _MOST))
+
+    def _prepare(self, command: Sequence[str], n: int) -> None:
+        for _ in range(n - sum(worker.command == command for worker in self._spares)):
+            self.put(DecodeWorker(command))
+
     def put(self, worker: DecodeWorker) -> None:
         """Keep a process for the next `take`."""
         with self._lock:

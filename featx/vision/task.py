@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from featx.errors import UsageError
 from featx.vision.backbones import Backbone
+from featx.vision.devices import exact_arithmetic
 from featx.vision.graph import cut_graph, fold_batch_norms
 from featx.vision.nodes import Place, read_places
 from featx.vision.own import is_own
@@ -31,9 +32,12 @@ class Runtime(Protocol):
     ----------
     name : str
         What really runs.
+    task : Task
+        What it does.
     """
 
     name: str
+    task: Task
 
     def __call__(self, images: torch.Tensor) -> Read:
         """Read the features of normalised float32 images (B, 3, h, w) on the device."""
@@ -127,13 +131,20 @@ class Task:
     def agrees(self, runtime: Runtime) -> bool:
         """Tell whether a runtime gives the plain network's features on an image of noise."""
         images = self.probe()
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_arithmetic:
             expected, scores = read_places(self.network, images, self.places, with_scores=self.with_scores)
             got, got_scores = runtime(images)
         pairs = list(zip(got, expected, strict=True))
         if scores is not None and got_scores is not None:
             pairs.append((got_scores, scores))
         return all(_near(mine, reference, _AGREES[self.dtype]) for mine, reference in pairs)
+
+
+def cannot_trace(task: Task, runtime: str) -> UsageError:
+    """Return the error that says that a runtime needs a graph, and which does not."""
+    return UsageError(
+        f"runtime {runtime} cannot take {task.backbone}: its forward pass cannot be traced; take --runtime torch"
+    )
 
 
 def _near(values: torch.Tensor, expected: torch.Tensor, share: float) -> bool:

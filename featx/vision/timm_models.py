@@ -187,9 +187,8 @@ def build(model: Model, *, seed: int | None = None, n_classes: int | None = None
 def with_node(model: Model, network: nn.Module, make: Callable[[int], nn.Module]) -> tuple[nn.Module, str]:
     """Return a network and the node of timm's own features: what ``forward_head(..., pre_logits=True)`` gives.
 
-    That is the input of the classifier. Where that is no vector (an attention pool, two classifiers), or of another
-    width (a classifier of several layers), or there is no classifier, it is the output of the network without
-    classifier, which then has no class scores.
+    That is the input of the classifier. Where that is no vector (an attention pool), or there are two classifiers, one
+    of several layers, or none, it is the output of the network without classifier, which then has no class scores.
 
     Parameters
     ----------
@@ -205,9 +204,10 @@ def with_node(model: Model, network: nn.Module, make: Callable[[int], nn.Module]
     if classifier is not None:
         traced = nodes.trace(network, size, meta=True, classifier=classifier)
         node = traced.node(f"{classifier}:input", classifier, takes=True) if classifier in traced.calls else None
-        # A classifier of several layers begins before the one that is named.
-        width = getattr(network, "head_hidden_size", None)
-        if node is not None and math.prod(node.shape) == node.shape[0] and width in (None, node.shape[0]):
+        # Where more goes with the classifier than itself, it begins before the layer that is named.
+        goes = network.state_dict().keys() - build(model, n_classes=0).state_dict().keys()
+        alone = all(name.startswith(f"{classifier}.") for name in goes)
+        if node is not None and math.prod(node.shape) == node.shape[0] and alone:
             return network, node.name
     return make(0), nodes.OUTPUT
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import torch
 from torch import fx, nn
 
 from featx.errors import UsageError
 from featx.vision.devices import is_out_of_memory
-from featx.vision.graph import module_of
+from featx.vision.graph import module_name, module_of, replace_module
 from featx.vision.own import is_own
-from featx.vision.packed import PACKED, can_pack, is_exact, pack_graph
+from featx.vision.packed import PACKED, can_pack, pack_graph
 from featx.vision.parts import Compute, Parts
-from featx.vision.task import Read, Task
+from featx.vision.precision import BFLOAT16, is_exact, round_weights
+from featx.vision.task import Read, Task, cannot_trace
 
 _COMPILERS = ("g++", "clang++", "c++")
 
@@ -38,16 +40,17 @@ class TorchRuntime:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._compute: Compute | None = None
-        graph = None if is_own(task.backbone) else task.graph()
-        for make in () if graph is None else (_packed, _folded):
-            self._compute = make(task, graph)
-            if self._compute is not None and _works(self):
-                return
+        graph = None if is_own(task.backbone) else _rounded(task)
+        if graph is not None:
+            for make in (_packed, _folded):
+                self._compute = make(task, graph)
+                if self._compute is not None and _works(self):
+                    return
         self._compute = None
         if task.exact:
             raise UsageError(
-                f"backbone {task.backbone} does not run as a graph here, so that {', '.join(task.exact)} cannot stay in "
-                "float32; take --dtype float32"
+                f"backbone {task.backbone} does not run as a graph here, so that not all of it can be in {task.dtype}: "
+                f"{', '.join(task.exact)} must stay in float32; take --dtype float32"
             )
 
     def __call__(self, images: torch.Tensor) -> Read:
@@ -72,9 +75,9 @@ class CompiledRuntime:
             raise UsageError(
                 f"runtime compile needs a C++ compiler ({', '.join(_COMPILERS)}) on the PATH; take --runtime torch"
             )
-        graph = task.graph()
+        graph = _rounded(task)
         if graph is None:
-            raise UsageError(f"runtime compile cannot take {task.backbone}, which cannot be traced; take --runtime torch")
+            raise cannot_trace(task, self.name)
         self.task = task
         self._module = torch.compile(keep_exact(graph, task.exact, task.device))
 
@@ -99,17 +102,21 @@ class Exact(nn.Module):
 
 
 def keep_exact(graphed: fx.GraphModule, names: Collection[str], device: torch.device) -> fx.GraphModule:
-    """Return a graph in which the modules with these names, and those inside them, compute in float32 under autocast."""
+    """Return a graph in which the modules with these names, and all inside them, compute in float32 under autocast."""
     if not names:
         return graphed
-    modules = dict(graphed.named_modules())
-    targets = {str(item.target) for item in graphed.graph.nodes if item.op == "call_module"}
-    exact = {
-        name: Exact(modules[name], device)
-        for name in targets
-        if is_exact(name, names) and not isinstance(modules[name], PACKED)
-    }
-    return module_of(graphed.graph, graphed, exact)
+    graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
+    exact: dict[str, nn.Module] = {}
+    for item in graph.nodes:
+        module = modules[str(item.target)] if item.op == "call_module" else None
+        if module is not None and is_exact(module_name(item), names) and not isinstance(module, PACKED):
+            replace_module(item, Exact(module, device), exact, "exact")
+    return module_of(graph, graphed, exact)
+
+
+def _rounded(task: Task) -> fx.GraphModule | None:
+    graph = task.graph()
+    return graph if graph is None or task.dtype != BFLOAT16 else round_weights(graph, task.exact)
 
 
 def _packed(task: Task, graph: fx.GraphModule) -> Compute | None:

@@ -170,14 +170,16 @@ def _crop(image: Image.Image, left: float, top: float, size: float) -> Image.Ima
 
 
 def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    turned = image.rotate(degrees, Image.Resampling.BICUBIC)
-    cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     width, height = image.size
-    # The window, turned back, must fit into the image in both directions.
-    share = min(width / (width * cos + height * sin), height / (width * sin + height * cos))
+    # The window, turned back, must fit into the image in both directions. Its middle is the image's, to the fraction of
+    # a pixel: then no corner of it lies outside.
+    share = min(width / (width * cos + height * abs(sin)), height / (width * abs(sin) + height * cos))
     inner = max(1, int(share * width)), max(1, int(share * height))
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    return turned.crop((left, top, left + inner[0], top + inner[1]))
+    x = width / 2 - (cos * inner[0] - sin * inner[1]) / 2
+    y = height / 2 - (sin * inner[0] + cos * inner[1]) / 2
+    matrix = (cos, -sin, x, sin, cos, y)  # from the window to the image
+    return image.transform(inner, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
 
 
 def _enhanced(kind: Any) -> Callable[..., Image.Image]:

@@ -12,3 +12,15 @@ def no_waiting_for_the_disk(monkeypatch):
     """What outlasts a power cut is tested beside the store; here nothing is lost, and the tests are twice as fast."""
     monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
     monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+
+
+@pytest.fixture(autouse=True)
+def no_trial(monkeypatch, request):
+    """A process for each HDF5 file takes half a second; tests that ask for `with_trial` have it."""
+    if "with_trial" not in request.fixturenames:
+        monkeypatch.setattr("featx.caching.slides.try_reading", lambda paths: None)
+
+
+@pytest.fixture
+def with_trial():
+    """Let foreign HDF5 files be tried in a process of their own."""

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 import featx
 from featx.caching.exporting import export_features
 from featx.caching.foreign import ImportOptions
-from featx.caching.importing import import_features
+from featx.caching.importing import import_features, read_source
 from featx.caching.merging import merge_features
 from featx.errors import InputError, ManifestError, SpecMismatchError, UsageError
 from featx.store.file import FeatureFile
@@ -166,6 +166,33 @@ def test_rows_that_are_not_finite_fail_and_are_named(tmp_path):
     np.testing.assert_array_equal(file["X"], X[kept])
     assert file["keys"] == [KEYS[i] for i in kept]
     assert file["ledger"].label == Y
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.csv", "x.parquet", "x.txt"])
+def test_a_mutated_file_is_read_or_is_one_error(tmp_path, name):
+    if name == "x.parquet":
+        pa = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pa.table({"key": KEYS, "v": [x.tolist() for x in X]}), tmp_path / name)
+    elif name == "x.csv":
+        write_csv(tmp_path / name, ["key", "u", "v"], [[k, *x[:2]] for k, x in zip(KEYS, X, strict=True)])
+    else:
+        (np.save if name == "x.npy" else np.savetxt)(tmp_path / name, X)
+    whole = (tmp_path / name).read_bytes()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            start, n = rng.integers(len(data)), rng.integers(1, 9)
+            data[start : start + n] = rng.bytes(len(data[start : start + n]))
+        if seed % 5 == 0:
+            del data[rng.integers(len(data)) :]
+        (tmp_path / name).write_bytes(data)
+        try:
+            features = read_source(tmp_path / name, ImportOptions())
+            assert sum(len(block) for block in features.blocks()) == features.n_samples
+        except (InputError, UsageError):
+            continue
 
 
 @settings(max_examples=12, deadline=None)
@@ -472,6 +499,10 @@ def test_vectors_of_slides(tmp_path):
     write_slide(folder / "s3.h5", 4, 3)
     with pytest.raises(InputError, match=r"s0.h5 is one vector and s3.h5 holds patches"):
         taken(tmp_path, folder)
+
+
+def test_slides_are_tried_first(tmp_path, slides, with_trial):
+    assert len(taken(tmp_path, slides[0])[1]["X"]) == 9
 
 
 def test_clams_folder_and_a_single_slide(tmp_path, slides):

@@ -172,7 +172,8 @@ def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, photos, 
     if {"--label-column", "--root"} & set(arguments):
         source = tmp_path / "t.csv"
         source.write_text("path,label\nphotos/moss/p0_0.png,moss\n")
-    outcome = featx("extract", source, "-o", tmp_path / "x.h5", *TINY, *arguments)
+    others = dict(zip(TINY[::2], TINY[1::2], strict=True)) | dict(zip(arguments[::2], arguments[1::2], strict=True))
+    outcome = featx("extract", source, "-o", tmp_path / "x.h5", *(word for pair in others.items() for word in pair))
     assert outcome.code == code
     assert words in outcome.err
     assert "Traceback" not in outcome.err
@@ -371,7 +372,7 @@ def test_backbones_lists_what_is_on_this_machine_and_the_nodes_of_one(featx):
 def start(*arguments, cwd):
     return subprocess.Popen(
         [sys.executable, "-m", "featx", *map(str, arguments)],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
     )  # fmt: skip
 
 
@@ -410,7 +411,7 @@ def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(
     forwards = tmp_path / "forwards"
     while not (forwards.exists() and forwards.stat().st_size > 20) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signum)
+    os.killpg(process.pid, signum)  # as a terminal does: the processes that decode get it too
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err

@@ -10,7 +10,7 @@ from featx.store.run import ExtractionRun
 
 PREPROCESS = Preprocess(resize=(8,), crop=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3)
 KEYS = [f"{name}/{i}.png" for name in ("ants", "bees") for i in range(3)]
-SHA256 = [f"{i:064x}" for i in range(6)]
+SHA256 = [f"{i + 1:064x}" for i in range(6)]  # all zeros is the store's word for "not read"
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 

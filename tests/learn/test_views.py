@@ -61,7 +61,7 @@ def samples(n=48, n_views=3, n_classes=3, *, noise=2.0, spread=0.7, seed=0, **co
         "keys": np.array([f"{i:03d}.png" for i in range(n)], dtype=object),
         "splits": empty,
         "folds": empty,
-        "sha256": np.array([f"{i:064x}" for i in range(n)], dtype=object),
+        "sha256": np.array([f"{i + 1:064x}" for i in range(n)], dtype=object),
     }
     return Features(**(known | given), group_source="column patient" if "groups" in columns else "")
 
@@ -211,8 +211,11 @@ def exactly(head, **params):
     )
 
 
-@pytest.mark.parametrize("score", ["plain", "average"])
-@pytest.mark.parametrize("columns", [{}, {"splits": ["train", "train", "val", "test"] * 12}], ids=["cv", "val-test"])
+@pytest.mark.parametrize(
+    ("columns", "score"),
+    [({}, "average"), ({"splits": ["train", "train", "val", "test"] * 12}, "plain")],
+    ids=["cv", "val-test"],
+)
 @pytest.mark.parametrize("head", HEADS)
 def test_copies_of_the_plain_image_change_nothing(head, columns, score, monkeypatch):
     monkeypatch.setattr(heads, "TOL", 1e-8)

@@ -18,7 +18,7 @@ from featx.manifest.source import manifest_of
 from featx.spec import Preprocess
 from featx.store.records import REASONS
 from featx.vision import spare_workers
-from featx.vision.decode_pool import DecodePool
+from featx.vision.decode_pool import DecodePool, prepare_workers
 from featx.vision.decode_worker import DecoderDiedError, DecodeWorker, default_command
 from featx.vision.decoder import greeting, request
 from featx.vision.engine import EngineOptions
@@ -129,6 +129,20 @@ def test_a_worker_that_was_killed_from_outside_costs_no_image(tmp_path):
     assert outcome.entry.status == "ok"
 
 
+def test_idle_workers_that_were_killed_from_outside_cost_no_image(tmp_path, own_spares):
+    paths = write(tmp_path, "1", "2", "3")
+    with DecodePool(manifest_of(paths), (PLAN,), EngineOptions(num_workers=2)) as pool:
+        for future in [pool.submit(position, [0]) for position in (0, 1)]:
+            future.result()
+        killed = list(pool._idle)
+        for worker in killed:
+            worker.kill()
+        while any(worker.is_alive for worker in killed):
+            time.sleep(0.01)
+        assert pool.submit(2, [0]).result()[0].entry.status == "ok"
+    assert len(killed) == 2
+
+
 def test_what_a_library_prints_does_not_get_between_the_answers(tmp_path, capfd):
     outcomes = read(write(tmp_path, "noise", "1"), command=faulty_command(), num_workers=1)
     assert [outcome.entry.status for (outcome,) in outcomes] == ["ok", "ok"]
@@ -196,6 +210,18 @@ def test_idle_workers_serve_the_next_pool_and_a_dead_one_is_replaced(tmp_path, o
     assert not worker.is_alive
 
 
+def test_workers_that_were_prepared_are_those_that_work(tmp_path, own_spares):
+    manifest = manifest_of(write(tmp_path, "1", "2", "3"))
+    for options in (EngineOptions(num_workers=0), EngineOptions(num_workers=2), EngineOptions(num_workers=2)):
+        prepare_workers(manifest, options)
+    prepare_workers(manifest_of([np.zeros((4, 4, 3), np.uint8)]), EngineOptions(num_workers=5))
+    own_spares._starter.submit(int).result()
+    prepared = {worker.pid for worker in own_spares._spares}
+    assert len(prepared) == 2
+    read(manifest.paths)
+    assert {worker.pid for worker in own_spares._spares} == prepared
+
+
 def test_a_worker_follows_this_process_from_folder_to_folder(tmp_path, own_spares, monkeypatch):
     for name in ("a", "b", "gone"):
         (tmp_path / name).mkdir()
@@ -230,7 +256,8 @@ def test_an_answer_that_makes_no_sense_is_the_worker_s_death():
 
 
 def test_the_worker_loads_neither_torch_nor_scikit_learn():
-    program = "import sys; import featx.vision.decoder; print(*{name.partition('.')[0] for name in sys.modules})"
+    imports = "import sys, featx.vision.decoder, featx.vision.engine"
+    program = imports + "; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "PIL" in loaded
     assert not {"torch", "torchvision", "sklearn", "scipy", "h5py", "pandas", "pyarrow", "pydicom"} & set(loaded)
@@ -258,7 +285,7 @@ PARENT = """
 import sys, time
 from featx.manifest.source import manifest_of
 from featx.spec import Preprocess
-from featx.vision.decode_pool import DecodePool
+from featx.vision.decode_pool import DecodePool, prepare_workers
 from featx.vision.engine import EngineOptions
 from featx.vision.pixels import PixelPlan
 

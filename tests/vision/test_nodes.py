@@ -255,3 +255,31 @@ def test_three_axes_that_are_no_map_are_not_averaged():
     inside = nodes.find_node(network, traced, "blocks.0.layers.0.layers.window_attention.attn_layer")
     assert inside.poolings == ("none",)
     assert nodes.find_node(network, traced, "blocks.0").poolings[0] == "avg"
+
+
+class Sharing(nn.Module):
+    """One module under two names, and one parameter in two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.again = self.first
+        self.tied = nn.Conv2d(3, 3, 1, bias=False)
+        self.tied.weight = self.first.weight
+        self.norm = nn.BatchNorm2d(3)
+        self.again_norm = self.norm
+
+    def forward(self, x):
+        return self.again_norm(self.tied(self.again(self.norm(self.first(x))))).mean((2, 3))
+
+
+def test_a_trace_leaves_a_network_of_shared_parts_as_it_was():
+    network = Sharing().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    traced = nodes.trace(network, (8, 8), meta=True)
+    assert traced.calls[""].gives == (2, 3)
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert network.again is network.first
+    assert network.tied.weight is network.first.weight

@@ -31,6 +31,8 @@ FAMILIES = [
     ("mobilenetv3_small_050", "classifier:input"),
     ("mobilevit_xxs", "head.fc:input"),
     ("deit_tiny_distilled_patch16_224", "output"),  # two classifiers: no module takes their mean
+    pytest.param("levit_128s", "output", marks=pytest.mark.slow),  # a norm goes with each of two classifiers
+    pytest.param("levit_conv_128s", "output", marks=pytest.mark.slow),
     pytest.param("convformer_s18", "output", marks=pytest.mark.slow),  # a classifier of two layers
     pytest.param("resnet50_clip", "output", marks=pytest.mark.slow),  # an attention pool
     pytest.param("swin_tiny_patch4_window7_224", "head.fc:input", marks=pytest.mark.slow),
@@ -67,6 +69,9 @@ def test_the_default_features_are_those_of_timm_without_classifier(name, node):
     plain = timm.create_model(name, pretrained=False, num_classes=0).eval()
     state = {key: value for key, value in backbone.network.state_dict().items() if key in plain.state_dict()}
     plain.load_state_dict(state)
+    for module in {*plain.modules(), *backbone.network.modules()}:  # a norm in front of a classifier must be seen
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_var.fill_(3.0)
     images = normalised(pixels_for(spec.preprocess), spec.preprocess)
     with torch.inference_mode():
         expected = plain(images)
