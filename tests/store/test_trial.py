@@ -6,6 +6,7 @@ import pytest
 
 from featx.errors import InputError
 from featx.store import trial
+from featx.store.foreign import read_foreign
 from featx.store.trial import try_reading
 
 
@@ -18,9 +19,32 @@ def paths(tmp_path):
     return paths
 
 
-def test_files_that_can_be_read_or_are_wrong_in_ways_that_their_reader_finds(paths):
-    paths[1].write_bytes(b"no HDF5")
+def test_files_that_can_be_read_or_are_wrong_in_ways_that_their_reader_finds(paths, capfd):
     try_reading(paths)
+    assert capfd.readouterr() == ("", "")
+    paths[1].write_bytes(b"no HDF5")
+    with pytest.raises(InputError, match=r"s1\.h5: cannot be read as HDF5") as caught:
+        try_reading(paths)
+    with pytest.raises(InputError) as of_its_reader:
+        read_foreign(paths[1])
+    assert str(caught.value) == str(of_its_reader.value)
+
+
+def test_texts_that_claim_gigabytes_take_none(paths):
+    with h5py.File(paths[2], "w") as file:
+        file["features"] = np.zeros((4, 3))
+        file["label"] = ["moss", "rust"] * 2
+        start = file["label"].id.get_offset()
+    data = bytearray(paths[2].read_bytes())
+    claimed, heap = 0xE0000000, data.index(b"GCOL")
+    for place in range(heap, heap + 4096, 8):  # where the texts lie, with their lengths
+        if data[place : place + 12] in (b"\4\0\0\0\0\0\0\0moss", b"\4\0\0\0\0\0\0\0rust"):
+            data[place : place + 8] = claimed.to_bytes(8, "little")
+    for place in range(start, start + 4 * 16, 16):  # where they are named, with their lengths once more
+        data[place : place + 4] = claimed.to_bytes(4, "little")
+    paths[2].write_bytes(data)
+    with pytest.raises(InputError, match=r"s2\.h5"):
+        try_reading(paths)
 
 
 @pytest.mark.parametrize(
