@@ -8,16 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from _scene import FAILED_ROWS, FINISHED, Extraction, Scene, Tally
+from _scene import FAILED_ROWS, FINISHED, Contents, Extraction, Scene, Tally, count_rows, failures
 
 LOCKED = 5
 DECODER = b"featx.vision.decoder"
 ACTOR = b"ray::"
-_EARLY = 1.0
-"""Seconds in which Python itself starts: a signal then is answered by Python, not by featx."""
-
-Wanted = dict[str, np.ndarray]
+_EARLY = 0.2
+"""Of a run's time: Python itself starts, and answers a signal in its own way."""
 
 
 class Faults:
@@ -38,7 +35,7 @@ class Faults:
     """
 
     def __init__(
-        self, scene: Scene, options: tuple[str, ...], wanted: Wanted, seconds: float, rng: random.Random
+        self, scene: Scene, options: tuple[str, ...], wanted: Contents, seconds: float, rng: random.Random
     ) -> None:
         self._scene, self._options, self._wanted, self._seconds, self._rng = scene, options, wanted, seconds, rng
         self._n_files = 0
@@ -62,7 +59,7 @@ class Faults:
                 family = _descendants(process.pid)
                 process.send_signal(number)
                 run.wait(process)
-                early = (-number,) if moment < _EARLY else ()
+                early = (-number,) if moment < _EARLY * self._seconds else ()
                 run.check(process.returncode, (code, FINISHED, *early) if code > 0 else (code,))
                 _await_end(family, tally)
                 run.note_fault()
@@ -89,11 +86,11 @@ class Faults:
                         tally.tries += 1
             run.wait(process)
             run.check(process.returncode, (FINISHED, FAILED_ROWS))
-            rows = len(self._wanted["keys"])
-            tally.kept.append(rows if process.returncode == FINISHED else _rows_of(run))
-            if process.returncode == FAILED_ROWS:
+            tally.kept.append(count_rows(run.path))
+            again = failures(run.path)
+            if again:
                 run.run()
-            tally.compare(run.path, self._wanted)
+            tally.compare(run.path, self._wanted, again=again)
             yield tally
 
     def run_twice(self, n: int) -> Iterator[Tally]:
@@ -114,12 +111,6 @@ class Faults:
             tally.tries += 1
             tally.compare(run.path, self._wanted)
             yield tally
-
-
-def _rows_of(run: Extraction) -> int:
-    from _scene import count_rows
-
-    return count_rows(run.path)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from _scene import Scene, Tally, contents, count_rows
 
@@ -90,7 +91,7 @@ def main(kind: str, photos: Path, scratch: Path, max_tries: int) -> None:
         print(json.dumps(vars(tally) | {"unequal": sorted(tally.unequal)}), flush=True)
 
 
-def extract(photos: Path, path: Path):  # noqa: ANN201
+def extract(photos: Path, path: Path) -> Any:
     """Do what the command does, in this process: a thousand times is soon done."""
     from featx.extract import extract
     from featx.spec import FeatureRequest

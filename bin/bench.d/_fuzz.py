@@ -30,7 +30,7 @@ TIME_LIMIT = 150.0
 """Seconds for one case: far more than any takes, on a loaded machine too."""
 START_LIMIT = 300.0
 MOST_MEMORY = 3 << 30
-"""Bytes that a process may grow to in all; a photograph of Pillow's largest size takes one and a half GiB to convert."""
+"""Bytes that a process may grow to in all; an image of Pillow's largest size takes one and a half GiB to convert."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _try(kind: _kinds.Kind, path: Path) -> tuple[str, str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = kind.read(path)
-    except (FeatxError, _kinds.Failed) as error:
+    except (FeatxError, _kinds.FailedRow) as error:
         with contextlib.suppress(UnicodeEncodeError):
             str(error).encode()
             return REFUSED, str(error), None

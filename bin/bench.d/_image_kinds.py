@@ -19,7 +19,7 @@ def photo(mode: str = "RGB", seed: int = 0, size: tuple[int, int] = SIZE) -> Ima
     waves = 120 + 90 * np.sin(np.stack([x / 5, y / 4, (x + y) / 7], -1) + rng.uniform(0, 6, 3))
     image = Image.fromarray((waves + rng.normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8))
     if mode == "I;16":
-        return Image.fromarray((np.asarray(image.convert("L")).astype(np.uint16) * 257))
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     if mode == "F":
         return Image.fromarray(np.asarray(image.convert("L"), np.float32) / 255)
     if mode == "RGBA":
@@ -222,8 +222,8 @@ def read_image(path: Path) -> None:
                 if not plan.whole and outcome.pixels.shape != (1, 3, 16, 16):
                     raise AssertionError(f"pixels are {outcome.pixels.shape}")
     if not n_good:
-        raise Failed(failure)
+        raise FailedRow(failure)
 
 
-class Failed(Exception):
+class FailedRow(Exception):  # noqa: N818  no error: as it should be
     """An image became a failed row, which is what is to become of it."""

@@ -1,4 +1,4 @@
-"""The kinds of file that come into featx: sound samples of each, the ways to damage them, and the door they enter by."""
+"""The kinds of file that come into featx: sound ones of each, the ways to damage them, the door they enter by."""
 
 import importlib.util
 import io
@@ -14,7 +14,7 @@ from typing import Any
 import _image_kinds as images
 import _mutants as mutants
 import numpy as np
-from _image_kinds import Failed
+from _image_kinds import FailedRow
 
 CLASSES = ["moss", "rust"]
 N, N_FEATURES = 40, 6
@@ -221,7 +221,7 @@ def _read_feature_file(path: Path) -> Any:
         file.verify()
     load_features(path, allow_missing=True)
     if not report.is_good:
-        raise Failed(report.problems[0])
+        raise FailedRow(report.problems[0])
     described.pop("path")
     described.pop("bytes")
     return columns, arrays, accounts, described, {name: list(column) for name, column in ledger.items()}

@@ -1,4 +1,4 @@
-"""`bin/bench faults`: kills, signals, full disks, dead and hanging workers, damaged files; what they cost is counted."""
+"""`bin/bench faults`: kills, signals, full disks, dead and hanging workers, damaged files, and what each costs."""
 
 import argparse
 import os
@@ -81,13 +81,15 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=10_000, metavar="N", help="damaged files; default: 10000")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--images", type=int, default=400, metavar="N", help="default: 400, in batches of 8")
-    parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="of the network on a batch; default: 0.1")
+    parser.add_argument(
+        "--pause", type=float, default=0.05, metavar="S", help="of the network on a batch; default: 0.05"
+    )
     parser.add_argument(
         "--shard-seconds",
         type=float,
-        default=1,
+        default=0.3,
         metavar="S",
-        help="until a shard is closed; default: 1, featx's own: 10",
+        help="until a shard is closed; default: 0.3, featx's own: 10",
     )
     parser.add_argument("--seed", type=int, default=None, help="of moments and damages; default: another one each time")
     parser.add_argument("--case", type=int, default=None, metavar="SEED", help="try this one damaged file again")
@@ -130,6 +132,7 @@ class Line:
             f"{np.median(tally.kept):.0f} ({min(tally.kept)} to {max(tally.kept)}) of {n_rows}" if tally.kept else "-"
         )
         equal = "all" if not tally.unequal else f"not in {', '.join(sorted(tally.unequal))}:"
+        equal = f"within {tally.deviation:.0e} standard deviations:" if tally.deviation and not tally.unequal else equal
         cells = (name, f"{tally.tries:,}", kept, f"{tally.lost}", f"{tally.wrong}", f"{equal} {tally.finished}")
         remarks = [f"{name}: {remark}" for remark in tally.remarks]
         if tally.lost or tally.wrong or tally.unequal:

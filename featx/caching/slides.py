@@ -14,7 +14,7 @@ from featx.caching.foreign import ForeignFeatures, ImportOptions, find_columns
 from featx.caching.npz import as_texts
 from featx.errors import InputError, UsageError
 from featx.store.foreign import ForeignFile, read_foreign
-from featx.store.probe import check_readable
+from featx.store.trial import try_reading
 
 ENDINGS = (".h5", ".hdf5")
 MEAN = "mean"
@@ -22,7 +22,7 @@ MEAN = "mean"
 
 def read_hdf5(path: Path, options: ImportOptions) -> ForeignFeatures:
     """Read one HDF5 file: the patches of a slide where there are `coords`, else a row for each image."""
-    check_readable([path])
+    try_reading([path])
     file = read_foreign(path)
     if file.coords is not None or file.is_vector or options.pool is not None:
         return _of_slides([file], options)
@@ -52,7 +52,7 @@ def read_slides(paths: list[Path], options: ImportOptions) -> ForeignFeatures:
     A patch's key is ``SLIDE/X_Y`` and its group the slide, so that the patches of one slide never straddle folds. A
     slide's key is its file's name without the ending.
     """
-    check_readable(paths)
+    try_reading(paths)
     return _of_slides([read_foreign(path) for path in paths], options)
 
 

@@ -136,16 +136,22 @@ class DecodePool:
         )
 
     def _next(self) -> DecodeWorker:
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = SPARES.take(self._command)
+        worker = self._idle_one() or SPARES.take(self._command)
         with self._lock:
             if not self._is_closed:
                 self._busy.add(worker)
                 return worker
         SPARES.put(worker)
         raise FeatxError(_CLOSED)
+
+    def _idle_one(self) -> DecodeWorker | None:
+        """Return a worker that lives: one that died while it had nothing to do is no image's fault."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or worker.is_alive:
+                return worker
+            worker.close()
 
     def _release(self, worker: DecodeWorker) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ def no_waiting_for_the_disk(monkeypatch):
 def no_trial(monkeypatch, request):
     """A process for each HDF5 file takes half a second; tests that ask for `with_trial` have it."""
     if "with_trial" not in request.fixturenames:
-        monkeypatch.setattr("featx.caching.slides.check_readable", lambda paths: None)
+        monkeypatch.setattr("featx.caching.slides.try_reading", lambda paths: None)
 
 
 @pytest.fixture

@@ -129,6 +129,20 @@ def test_a_worker_that_was_killed_from_outside_costs_no_image(tmp_path):
     assert outcome.entry.status == "ok"
 
 
+def test_idle_workers_that_were_killed_from_outside_cost_no_image(tmp_path, own_spares):
+    paths = write(tmp_path, "1", "2", "3")
+    with DecodePool(manifest_of(paths), (PLAN,), EngineOptions(num_workers=2)) as pool:
+        for future in [pool.submit(position, [0]) for position in (0, 1)]:
+            future.result()
+        killed = list(pool._idle)
+        for worker in killed:
+            worker.kill()
+        while any(worker.is_alive for worker in killed):
+            time.sleep(0.01)
+        assert pool.submit(2, [0]).result()[0].entry.status == "ok"
+    assert len(killed) == 2
+
+
 def test_what_a_library_prints_does_not_get_between_the_answers(tmp_path, capfd):
     outcomes = read(write(tmp_path, "noise", "1"), command=faulty_command(), num_workers=1)
     assert [outcome.entry.status for (outcome,) in outcomes] == ["ok", "ok"]
