@@ -12,7 +12,7 @@ from _scene import FAILED_ROWS, FINISHED, Contents, Extraction, Scene, Tally, co
 
 LOCKED = 5
 DECODER = b"featx.vision.decoder"
-ACTOR = b"ray::"
+ACTOR = b"ray::Worker"
 _EARLY = 0.2
 """Of a run's time: Python itself starts, and answers a signal in its own way."""
 
@@ -79,6 +79,8 @@ class Faults:
             run = self._next_file(tally, *options)
             process = run.start()
             while tally.tries < n and not run.wait(process, self._rng.uniform(0, self._seconds / 4)):
+                if not count_rows(run.path):
+                    continue  # it is still starting: its processes have nothing to do yet
                 workers = [pid for pid in _descendants(process.pid) if _is_named(pid, name)]
                 for pid in self._rng.sample(workers, min(at_once, len(workers))):
                     with contextlib.suppress(ProcessLookupError):
@@ -87,8 +89,8 @@ class Faults:
             run.wait(process)
             run.check(process.returncode, (FINISHED, FAILED_ROWS))
             tally.kept.append(count_rows(run.path))
-            again = failures(run.path)
-            if again:
+            again = failures(run.path) if process.returncode == FAILED_ROWS else []
+            if process.returncode != FINISHED:
                 run.run()
             tally.compare(run.path, self._wanted, again=again)
             yield tally

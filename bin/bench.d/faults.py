@@ -141,26 +141,22 @@ class Line:
 
 
 def disturb(scratch: Path, wanted: dict[str, Fault], options: argparse.Namespace, seed: int) -> list[Line]:
-    scene = Scene.build(
-        scratch / "scene", n_images=options.images, pause=options.pause, shard_seconds=options.shard_seconds
-    )
     lines = []
-    for engine, words in (("local", ()), ("ray", RAY)):
+    for engine, words, pause in (("local", (), options.pause), ("ray", RAY, 6 * options.pause)):  # Ray starts slowly
         faults = {name: fault for name, fault in wanted.items() if fault.engine == engine}
         if not faults:
             continue
+        scene = Scene.build(scratch / engine, n_images=options.images, pause=pause, shard_seconds=options.shard_seconds)
         show(scene.command("FILE.h5", *words))
-        sound, seconds = undisturbed(scene, f"{engine}.h5", *words)
-        print(
-            f"undisturbed: {seconds:.1f} s, a shard every {options.shard_seconds:g} s; moments are drawn from that time"
-        )
+        sound, seconds = undisturbed(scene, "undisturbed.h5", *words)
+        print(f"undisturbed: {seconds:.1f} s, a shard every {options.shard_seconds:g} s, moments drawn from that time")
         for name, fault in faults.items():
             rng = random.Random(f"{seed} {name}")
             tally = Tally()
             for tally in fault.strike(Faults(scene, words, sound, seconds, rng)):
                 _say(f"{fault.name}: {tally.tries}, the last one left {tally.kept[-1:] or ''}")
             lines.append(Line.of(fault.name, tally, options.images))
-            print(f"\r{lines[-1].text}", flush=True)
+            print("\n".join([lines[-1].text, *lines[-1].remarks]), flush=True)
     return lines
 
 
@@ -172,7 +168,7 @@ def fill_disks(scratch: Path, options: argparse.Namespace) -> list[Line]:
         for tally in _full_disk.try_sizes(kind, scene, scratch, max_tries=options.disk_tries):
             _say(f"{name}: {tally.tries}, the last one left {tally.kept[-1:] or ''}")
         lines.append(Line.of(name, tally, options.images))
-        print(f"\r{lines[-1].text}", flush=True)
+        print("\n".join([lines[-1].text, *lines[-1].remarks]), flush=True)
     return lines
 
 

@@ -96,9 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        large = write_photos(
-            scratch / "large", options.images, width=options.width, height=options.width * 3 // 4
-        )
+        large = write_photos(scratch / "large", options.images, width=options.width, height=options.width * 3 // 4)
         compare_passes(large, scratch, options.backbones, options.rounds)
         small = write_photos(scratch / "small", options.images, width=500, height=375)
         compare_decoders(read_source(small), options.rounds)
