@@ -254,8 +254,10 @@ class Embedder:
         spec = self.backbone.spec
         with self._lock, torch.inference_mode(), exact_arithmetic:
             # In the order of torchvision's own transform, so that the last bit is the same.
-            images = pixels.to(torch.float32, memory_format=self._run.task.layout)
+            images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+            # On the CPU three times as fast in this layout as in that of the network.
             images.div_(self._full).sub_(self._mean).div_(self._std)
+            images = images.contiguous(memory_format=self._run.task.layout)
             try:
                 features, scores = self._run(images)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:

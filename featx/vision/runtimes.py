@@ -6,7 +6,9 @@ before it is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from featx.errors import UnknownNameError, UsageError
 from featx.vision.backbones import Backbone
@@ -14,6 +16,19 @@ from featx.vision.task import Runtime, Task
 from featx.vision.torch_runtime import CompiledRuntime, TorchRuntime
 
 AUTO = "auto"
+_OPENVINO_FROM = {
+    "efficientnet": 2_000,
+    "mnasnet": 5_000,
+    "mobilenet_v2": 5_000,
+    "mobilenet_v3": 2_000,
+    "resnet": 10_000,
+    "resnext": 10_000,
+    "wide_resnet": 10_000,
+}
+"""From how many images on OpenVINO is quicker, its preparation included, by family; the others are as fast on PyTorch.
+
+It takes 3 to 10 seconds, and then 5 (ResNet) to 50 (EfficientNet) percent more images a second: docs/benchmarks.md.
+"""
 
 
 def make_runtime(name: str, backbones: Sequence[Backbone], device: str, *, n_images: int | None = None) -> Runtime:
@@ -53,7 +68,20 @@ def make_runtime(name: str, backbones: Sequence[Backbone], device: str, *, n_ima
 
 
 def _fastest(task: Task, n_images: int | None) -> Runtime:
+    """Return OpenVINO where it is installed and saves more time than its preparation takes, else PyTorch."""
+    worth_it = n_images is not None and n_images >= _openvino_from(task.backbone)
+    if worth_it and task.device.type == "cpu" and task.dtype == "float32" and find_spec("openvino") is not None:
+        try:
+            runtime = _openvino(task)
+        except UsageError:  # it cannot take this network
+            return TorchRuntime(task)
+        if task.agrees(runtime):
+            return runtime
     return TorchRuntime(task)
+
+
+def _openvino_from(backbone: str) -> float:
+    return next((n for family, n in _OPENVINO_FROM.items() if backbone.startswith(family)), math.inf)
 
 
 def _openvino(task: Task) -> Runtime:

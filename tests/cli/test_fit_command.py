@@ -112,7 +112,7 @@ def test_predictions_never_overwrite_the_table_that_they_are_for(featx, bundle, 
     table.write_text("path\nphotos/moss/p0_0.png\n")
     outcome = featx("predict", bundle, table, "-o", table)
     assert outcome.code == 2
-    assert "SOURCE itself" in outcome.err
+    assert "SOURCE itself" in " ".join(outcome.err.split())  # a long folder breaks the line
     assert table.read_text() == "path\nphotos/moss/p0_0.png\n"
 
 

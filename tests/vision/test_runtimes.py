@@ -118,6 +118,36 @@ def test_auto_is_one_of_the_others_and_says_which():
         assert make_runtime("auto", [backbone_of("featx-mini")], "cpu", n_images=n_images).name in RUNTIMES
 
 
+def test_auto_takes_openvino_for_long_runs_of_the_networks_that_it_runs_faster(monkeypatch):
+    made = []
+
+    class Named(torch_runtime.TorchRuntime):
+        name = "openvino"
+
+    def record(task):
+        made.append(task.backbone)
+        if len(made) > 2:
+            raise UsageError("cannot take it")
+        return Named(task)
+
+    monkeypatch.setattr(runtimes, "_openvino", record)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: object())
+    monkeypatch.setitem(runtimes._OPENVINO_FROM, "featx-mini", 100)
+    backbone = backbone_of("featx-mini")
+    assert [make_runtime("auto", [backbone], "cpu", n_images=n).name for n in (None, 99, 100)] == [
+        "torch", "torch", "openvino",
+    ]  # fmt: skip
+    assert make_runtime("auto", [backbone_of("squeezenet1_1")], "cpu", n_images=10**9).name == "torch"
+    assert make_runtime("auto", [backbone_of("featx-mini", dtype="bfloat16")], "cpu", n_images=100).name == "torch"
+    monkeypatch.setattr(Named, "__call__", lambda self, images: ([self.task.plain(images)[0][0] * 1.1], None))
+    assert make_runtime("auto", [backbone], "cpu", n_images=100).name == "torch"  # it does not agree
+    assert make_runtime("auto", [backbone], "cpu", n_images=100).name == "torch"  # it cannot take it
+    assert made == ["featx-mini"] * 3
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    assert make_runtime("auto", [backbone], "cpu", n_images=100).name == "torch"
+    assert len(made) == 3
+
+
 def test_the_embedder_says_what_runs():
     need("openvino")
     assert Embedder(backbone_of("featx-mini"), device="cpu").runtime in RUNTIMES
