@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import _kinds
-import _mutants  # noqa: F401  a case is made in the child only
+from _image_kinds import FailedRow
 
 READ, REFUSED = "read", "refused"
 GOOD = (READ, REFUSED)
@@ -134,7 +134,7 @@ def _try(kind: _kinds.Kind, path: Path) -> tuple[str, str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = kind.read(path)
-    except (FeatxError, _kinds.FailedRow) as error:
+    except (FeatxError, FailedRow) as error:
         with contextlib.suppress(UnicodeEncodeError):
             str(error).encode()
             return REFUSED, str(error), None
