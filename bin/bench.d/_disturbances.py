@@ -15,6 +15,8 @@ DECODER = b"featx.vision.decoder"
 ACTOR = b"ray::Worker"
 _EARLY = 0.2
 """Of a run's time: Python itself starts, and answers a signal in its own way."""
+_LAST_TO_GO = 120.0
+"""Seconds: the agents of a Ray cluster whose run was killed notice it after a minute."""
 
 
 class Faults:
@@ -46,7 +48,7 @@ class Faults:
 
     def stop(self, number: signal.Signals, n: int, code: int) -> Iterator[Tally]:
         """Stop runs by a signal, each file until it is finished; yields after every fault and finished file."""
-        tally = Tally()
+        tally, family = Tally(), set[int]()
         while tally.tries < n:
             run = self._next_file(tally)
             while True:
@@ -56,16 +58,17 @@ class Faults:
                     run.wait(process)
                     run.check(process.returncode, (FINISHED,))
                     break
-                family = _descendants(process.pid)
+                family.update(_descendants(process.pid))
                 process.send_signal(number)
                 run.wait(process)
                 early = (-number,) if moment < _EARLY * self._seconds else ()
                 run.check(process.returncode, (code, FINISHED, *early) if code > 0 else (code,))
-                _await_end(family, tally)
                 run.note_fault()
                 yield tally
             tally.compare(run.path, self._wanted)
             yield tally
+        _await_end(family, tally)
+        yield tally
 
     def strike_workers(
         self, number: signal.Signals, n: int, *, name: bytes, at_once: int, options: tuple[str, ...] = ()
@@ -139,14 +142,14 @@ def _is_running(pid: int) -> bool:
     return False
 
 
-def _await_end(family: list[int], tally: Tally, seconds: float = 60) -> None:
-    """Wait until the processes of a run that was stopped have ended too; note those that have not."""
-    deadline = time.monotonic() + seconds
+def _await_end(family: set[int], tally: Tally) -> None:
+    """Wait until the processes of runs that were stopped have ended too; note those that have not."""
+    deadline = time.monotonic() + _LAST_TO_GO
     while any(map(_is_running, family)) and time.monotonic() < deadline:
         time.sleep(0.02)
     left = [pid for pid in family if _is_running(pid)]
     for pid in left:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
-        tally.remarks.append(f"left behind for {seconds:g} s: {words}")
+        tally.remarks.append(f"left behind for {_LAST_TO_GO:g} s: {words}")
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import _kinds
-import _mutants  # noqa: F401  a case is made in the child only
+from _image_kinds import FailedRow
 
 READ, REFUSED = "read", "refused"
 GOOD = (READ, REFUSED)
@@ -134,7 +134,7 @@ def _try(kind: _kinds.Kind, path: Path) -> tuple[str, str, Any]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = kind.read(path)
-    except (FeatxError, _kinds.FailedRow) as error:
+    except (FeatxError, FailedRow) as error:
         with contextlib.suppress(UnicodeEncodeError):
             str(error).encode()
             return REFUSED, str(error), None
@@ -178,8 +178,16 @@ class _Child:
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
-            self._process = None
+            self._forget()
+
+    def _forget(self) -> str:
+        """Let a process that has ended go; returns the end of what it said on stderr."""
+        assert self._process is not None
+        self._process.communicate()
+        self._process = None
+        with self._stderr:
+            self._stderr.seek(0)
+            return self._stderr.read()[-3000:]
 
     def _start(self) -> "subprocess.Popen[str]":
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
@@ -206,10 +214,7 @@ class _Child:
     def _death(self) -> tuple[str, str]:
         assert self._process is not None
         code = self._process.wait()
-        self._process.communicate()
-        self._process = None
-        self._stderr.seek(0)
-        said = self._stderr.read()[-3000:]
+        said = self._forget()
         return "crash", (f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}") + f"\n{said}"
 
 
