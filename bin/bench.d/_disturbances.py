@@ -14,7 +14,7 @@ LOCKED = 5
 DECODER = b"featx.vision.decoder"
 ACTOR = b"ray::Worker"
 _EARLY = 0.2
-"""Of a run's time: Python itself starts, and answers a signal in its own way."""
+"""Of a run's time: Python itself starts, and answers a signal in its own way, as when it ends."""
 _PER_FILE = 3
 """Stops of one file: more would only find it almost finished."""
 _LAST_TO_GO = 120.0
@@ -63,8 +63,8 @@ class Faults:
                 family.update(_descendants(process.pid))
                 process.send_signal(number)
                 run.wait(process)
-                early = (-number,) if moment < _EARLY * self._seconds else ()
-                run.check(process.returncode, (code, FINISHED, *early))
+                by_python = moment < _EARLY * self._seconds or run.path.exists()
+                run.check(process.returncode, (code, FINISHED, *([-number] if by_python else [])))
                 run.note_fault()
                 yield tally
             tally.compare(run.path, self._wanted)
