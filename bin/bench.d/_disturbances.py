@@ -14,7 +14,9 @@ LOCKED = 5
 DECODER = b"featx.vision.decoder"
 ACTOR = b"ray::Worker"
 _EARLY = 0.2
-"""Of a run's time: Python itself starts, and answers a signal in its own way."""
+"""Of a run's time: Python itself starts, and answers a signal in its own way, as when it ends."""
+_PER_FILE = 3
+"""Stops of one file: more would only find it almost finished."""
 _LAST_TO_GO = 120.0
 """Seconds: the agents of a Ray cluster whose run was killed notice it after a minute."""
 
@@ -47,22 +49,22 @@ class Faults:
         return Extraction(self._scene, f"{id(self)}-{self._n_files}.h5", tally, *self._options, *options)
 
     def stop(self, number: signal.Signals, n: int, code: int) -> Iterator[Tally]:
-        """Stop runs by a signal, each file until it is finished; yields after every fault and finished file."""
+        """Stop runs by a signal, each file up to three times; yields after every fault and finished file."""
         tally, family = Tally(), set[int]()
         while tally.tries < n:
             run = self._next_file(tally)
-            while True:
+            for is_last in (*[False] * _PER_FILE, True):
                 process = run.start()
                 moment = self._rng.uniform(0, self._seconds)
-                if tally.tries >= n or run.wait(process, moment):
+                if is_last or tally.tries >= n or run.wait(process, moment):
                     run.wait(process)
                     run.check(process.returncode, (FINISHED,))
                     break
                 family.update(_descendants(process.pid))
                 process.send_signal(number)
                 run.wait(process)
-                early = (-number,) if moment < _EARLY * self._seconds else ()
-                run.check(process.returncode, (code, FINISHED, *early) if code > 0 else (code,))
+                by_python = moment < _EARLY * self._seconds or run.path.exists()
+                run.check(process.returncode, (code, FINISHED, *([-number] if by_python else [])))
                 run.note_fault()
                 yield tally
             tally.compare(run.path, self._wanted)

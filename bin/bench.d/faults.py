@@ -81,9 +81,7 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=10_000, metavar="N", help="damaged files; default: 10000")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--images", type=int, default=400, metavar="N", help="default: 400, in batches of 8")
-    parser.add_argument(
-        "--pause", type=float, default=0.05, metavar="S", help="of the network on a batch; default: 0.05"
-    )
+    parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="of the network on a batch; default: 0.1")
     parser.add_argument(
         "--shard-seconds",
         type=float,
@@ -142,7 +140,7 @@ class Line:
 
 def disturb(scratch: Path, wanted: dict[str, Fault], options: argparse.Namespace, seed: int) -> list[Line]:
     lines = []
-    for engine, words, pause in (("local", (), options.pause), ("ray", RAY, 6 * options.pause)):  # Ray starts slowly
+    for engine, words, pause in (("local", (), options.pause), ("ray", RAY, 3 * options.pause)):  # Ray starts slowly
         faults = {name: fault for name, fault in wanted.items() if fault.engine == engine}
         if not faults:
             continue
