@@ -64,7 +64,8 @@ class Faults:
                 process.send_signal(number)
                 run.wait(process)
                 by_python = moment < _EARLY * self._seconds or run.path.exists()
-                run.check(process.returncode, (code, FINISHED, *([-number] if by_python else [])))
+                if process.returncode != -number or not by_python:
+                    run.check(process.returncode, (code, FINISHED))
                 run.note_fault()
                 yield tally
             tally.compare(run.path, self._wanted)
