@@ -74,6 +74,8 @@ def start(project: Path, *arguments: str, new_session: bool = False) -> subproce
         text=True,
         env=clean_environment(),
         start_new_session=new_session,
+        # A job in a shell's background ignores Ctrl-C, and bash cannot undo that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
