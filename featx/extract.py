@@ -61,8 +61,9 @@ class ExtractReport:
 
     Attributes
     ----------
-    path, fingerprint, backbone, node, device : str
-        The file, its spec's fingerprint, and what made it; device is ``""`` where nothing was computed.
+    path, fingerprint, backbone, node, device, numerics : str
+        The file, its spec's fingerprint, and what made it; device, and the arithmetic there (``"float32, TF32 off"``),
+        are ``""`` where nothing was computed.
     samples, rows, n_features : int
         Of the finished file.
     computed, copied, unchanged, vanished : int
@@ -84,6 +85,7 @@ class ExtractReport:
     backbone: str
     node: str
     device: str
+    numerics: str
     samples: int
     rows: int
     n_features: int
@@ -265,7 +267,7 @@ def extract(
         _load([each for each in busy if each.backbone is None], manifest, engine, on_download)
         _embed(busy, manifest, engine)  # no network runs as far as a node of which nothing is wanted
         seconds = _compute(busy, manifest, engine, progress, notify) if busy else 0.0
-        reports = [_report(each, manifest, seconds) for each in outputs]
+        reports = [_report(each, manifest, engine, seconds) for each in outputs]
     total = round(time.monotonic() - started, 3)
     reports = [replace(report, seconds=total) for report in reports]
     return reports if many else reports[0]
@@ -365,18 +367,20 @@ def _job(output: _Output) -> Job:
     return Job(output.embedder, output.work.positions, output.lookup, output.run.batch_size, place)
 
 
-def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractReport:
+def _report(output: _Output, manifest: Manifest, engine: EngineOptions, seconds: float) -> ExtractReport:
     """Finish a feature file and account for it; `seconds` are those of the computing."""
     run = output.run
     assert run is not None
     outcome = run.finish()
+    embedder = output.embedder if output.work.positions else None
     failed = map(run.outcomes.entry, np.flatnonzero(~run.outcomes.column("is_ok")).tolist())
     return ExtractReport(
         path=str(output.path),
         fingerprint=output.spec.fingerprint,
         backbone=output.spec.backbone,
         node=output.spec.node,
-        device=output.embedder.device if output.embedder is not None and output.work.positions else "",
+        device=embedder.device if embedder is not None else "",
+        numerics=_numerics(engine, embedder) if embedder is not None else "",
         samples=outcome.n_samples,
         rows=outcome.n_rows,
         n_features=output.spec.n_features,
@@ -389,6 +393,11 @@ def _report(output: _Output, manifest: Manifest, seconds: float) -> ExtractRepor
         failures={entry.key: entry.reason for entry in failed},
         bfloat16_gain=_bfloat16_gain(output) if output.n_computed else None,
     )
+
+
+def _numerics(engine: EngineOptions, embedder: AnyEmbedder) -> str:
+    """Return the arithmetic in words; of actors, which have devices of their own, no more than the spec says."""
+    return embedder.backbone.spec.dtype if engine.engine == "ray" else embedder.numerics
 
 
 def _bfloat16_gain(output: _Output) -> float | None:
@@ -409,5 +418,6 @@ def _made_with(engine: EngineOptions, embedder: AnyEmbedder, batch_size: int) ->
         "engine": engine.engine,
         "runtime": embedder.runtime if engine.runtime == "auto" else engine.runtime,
         "device": engine.device if engine.engine == "ray" else embedder.device,
+        "numerics": _numerics(engine, embedder),
         "batch_size": batch_size,
     }

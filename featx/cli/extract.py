@@ -191,6 +191,8 @@ def _print_summary(report: Any) -> None:
         parts.append(f"no longer in SOURCE {report.vanished:,}")
     click.echo("  " + ", ".join(parts))
     rate = f", {report.rate:.1f} images/s" if report.rate is not None else ""
+    if report.device:
+        rate += f" on {report.device} ({report.numerics})"
     click.echo(f"  {output.describe_seconds(report.seconds)}{rate}; fingerprint {report.fingerprint[:16]}")
     if report.bfloat16_gain is not None and report.seconds >= WORTH_A_HINT:
         output.print_text(

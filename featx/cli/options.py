@@ -173,10 +173,11 @@ reading_options: Callable[[Any], Any] = _stack(
     ),
     click.option(
         "--decoder",
-        type=click.Choice(["pillow", "pillow-draft"]),
+        type=click.Choice(["pillow", "pillow-draft", "nvjpeg"]),
         default="pillow",
         show_default=True,
-        help="pillow-draft decodes large JPEGs at a reduced scale: faster, other numbers; part of the spec.",
+        help="pillow-draft decodes large JPEGs at a reduced scale, nvjpeg on an NVIDIA GPU: faster, other numbers; part "
+        "of the spec.",
     ),
 )
 
@@ -239,6 +240,14 @@ engine_options: Callable[[Any], Any] = _stack(
         metavar="SECONDS",
         help="An image that is still being decoded after so long has failed.",
     ),
+    click.option(
+        "--preprocess",
+        type=click.Choice(["cpu", "device"]),
+        default="cpu",
+        show_default=True,
+        help="Where images are resized, to the same bits: by the decoding processes, or on the device, where a GPU waits "
+        "for them.",
+    ),
 )
 
 view_options: Callable[[Any], Any] = _stack(
@@ -284,7 +293,7 @@ def read_engine_options(values: dict[str, Any]) -> EngineOptions:
     """Take the values of `engine_options` out of a command's keyword arguments."""
     from featx.vision.engine import EngineOptions
 
-    names = ("engine", "runtime", "device", "batch_size", "num_workers", "time_limit")
+    names = ("engine", "runtime", "device", "batch_size", "num_workers", "time_limit", "preprocess")
     chosen = {name: values.pop(name) for name in names}
     given = {field: value for option, field in _RAY.items() if (value := values.pop(option)) is not None}
     if chosen["engine"] != "ray":

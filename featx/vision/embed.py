@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -26,7 +25,7 @@ from featx.vision.own import is_own
 from featx.vision.reading import NVJPEG
 from featx.vision.resize import ResizePlan, check_resize
 from featx.vision.runtimes import make_runtime
-from featx.vision.staging import CudaLanes, Flight, Lanes, Stager
+from featx.vision.staging import CudaLanes, Lanes, Stager
 
 T = TypeVar("T")
 
@@ -35,7 +34,8 @@ Rows = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 network's own class scores (B, n_source_classes) where the spec asks for them."""
 
 _AHEAD = 2
-"""Batches handed to a GPU before the first one's result is taken: one in work, one that has arrived, one on its way."""
+"""Batches handed to a GPU before the first one's result is taken: one in work, one that has arrived, one on its way. On
+the cores of a CPU it is one, so that none has to wait for the last part of a batch."""
 
 
 class Pending(Protocol):
@@ -47,13 +47,17 @@ class Pending(Protocol):
     def results(self) -> list[Rows]:
         """Wait, and return the rows of each of the embedder's backbones."""
 
+    def cancel(self) -> None:
+        """Leave what has not begun; nobody asks for the rows any more."""
+
 
 class Embedder:
     """Computes features of batches with a backbone on a device.
 
     The network is in eval mode and float32 without TF32, so that the device and the size of a batch change the features
-    by rounding only; a spec with another dtype runs under autocast. On a GPU batches are computed beside the caller,
-    see `featx.vision.staging`; on the CPU in the caller's thread. Several threads may use it at once.
+    by rounding only; a spec with another dtype runs under autocast. Batches are computed beside the caller: on a GPU,
+    see `featx.vision.staging`, and on several cores, see `featx.vision.parts`, where the runtime can; otherwise in the
+    caller's thread. Several threads may use it at once.
 
     Parameters
     ----------
@@ -128,7 +132,8 @@ class Embedder:
         if lanes is None and self._device.type == "cuda":
             lanes = CudaLanes(self._device)
         self._stager = None if lanes is None else Stager(lanes, ahead=_AHEAD)
-        self.ahead = 0 if self._stager is None else _AHEAD
+        self._parts = self._run.parts if self._stager is None else None
+        self.ahead = _AHEAD if self._stager is not None else int(self._parts is not None and self._parts.beside)
         self._resizes = False  # not known yet to be able to
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Rows:
@@ -173,12 +178,7 @@ class Embedder:
             Its result may be taken in any order, from any thread, more than once; at most `ahead` + 1 batches are
             under way at a time.
         """
-        shape = pixels.shape
-
-        def compute(flat: torch.Tensor) -> list[torch.Tensor]:
-            return self.forward(flat.view(shape))
-
-        return self._begin([pixels], len(pixels), compute)
+        return self._begin([pixels], len(pixels), lambda flat: flat.view(pixels.shape))
 
     def submit_images(self, images: Sequence[NDArray[np.uint8]]) -> Pending:
         """Begin with one batch of whole images, which the device resizes and crops as Pillow does, to the bit.
@@ -200,26 +200,31 @@ class Embedder:
             check_resize(preprocess, self._device)
             self._resizes = True
         plan = ResizePlan(preprocess, [(image.shape[0], image.shape[1]) for image in images])
-
-        def compute(flat: torch.Tensor) -> list[torch.Tensor]:
-            return self.forward(plan(flat))
-
-        return self._begin([plan.tables, *images], len(images), compute)
+        return self._begin([plan.tables, *images], len(images), plan)
 
     def _begin(
-        self, parts: list[NDArray[np.uint8]], n: int, compute: Callable[[torch.Tensor], list[torch.Tensor]]
+        self, host: list[NDArray[np.uint8]], n: int, pixels_of: Callable[[torch.Tensor], torch.Tensor]
     ) -> Pending:
-        stager = self._stager
-        if stager is None:
-            flat = torch.from_numpy(_joined(parts))
-            outputs = self._guarded(lambda: [output.cpu().numpy() for output in compute(flat.to(self._device))], n)
-            return _Finished(self._rows(outputs))
-        return _InFlight(self, n, self._guarded(lambda: stager.launch(parts, compute), n))
+        """Begin with n images; `pixels_of` makes uint8 (n, 3, h, w) of the bytes on the device."""
+        stager, parts = self._stager, self._parts
+        if stager is not None:
+            flight = self._guarded(lambda: stager.launch(host, lambda flat: self.forward(pixels_of(flat))), n)
+            return _Pending(lambda: self._rows(lambda: stager.land(flight), n))
+        flat = torch.from_numpy(_joined(host)).to(self._device)
+        if parts is not None:
+            begun = self._guarded(lambda: parts.begin(pixels_of(flat), self._normalised), n)
+            return _Pending(lambda: self._rows(lambda: _arrays(begun.result()), n), begun.cancel)
+        rows = self._rows(lambda: _arrays(self.forward(pixels_of(flat))), n)
+        return _Pending(lambda: rows)
 
-    def _land(self, flight: Flight, n: int) -> list[Rows]:
-        stager = self._stager
-        assert stager is not None
-        return self._rows(self._guarded(lambda: stager.land(flight), n))
+    def _rows(self, wait: Callable[[], list[NDArray[np.float32]]], n: int) -> list[Rows]:
+        """Wait for the outputs of n images, and return them as the rows of each backbone."""
+        outputs = self._guarded(wait, n)
+        features, scores = outputs[: len(self.backbones)], outputs[-1]
+        return [
+            (rows, scores if backbone.spec.logits else None)
+            for backbone, rows in zip(self.backbones, features, strict=True)
+        ]
 
     def _guarded(self, work: Callable[[], T], n: int) -> T:
         """Do work on the device for n images; what goes wrong is told with the device's name."""
@@ -253,11 +258,7 @@ class Embedder:
         """
         spec = self.backbone.spec
         with self._lock, torch.inference_mode(), exact_arithmetic:
-            # In the order of torchvision's own transform, so that the last bit is the same.
-            images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-            # On the CPU three times as fast in this layout as in that of the network.
-            images.div_(self._full).sub_(self._mean).div_(self._std)
-            images = images.contiguous(memory_format=self._run.task.layout)
+            images = self._normalised(pixels)
             try:
                 features, scores = self._run(images)
             except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -269,35 +270,30 @@ class Embedder:
                 ) from error
         return features if scores is None else [*features, scores]
 
-    def _rows(self, outputs: list[NDArray[np.float32]]) -> list[Rows]:
-        features = outputs[: len(self.backbones)]
-        scores = outputs[-1]
-        return [
-            (rows, scores if backbone.spec.logits else None)
-            for backbone, rows in zip(self.backbones, features, strict=True)
-        ]
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        # In the order of torchvision's own transform, so that the last bit is the same.
+        images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        # On the CPU three times as fast in this layout as in that of the network.
+        images.div_(self._full).sub_(self._mean).div_(self._std)
+        return images.contiguous(memory_format=self._run.task.layout)
 
 
-class _Finished:
-    def __init__(self, rows: list[Rows]) -> None:
-        self._rows = rows
-
-    def result(self) -> Rows:
-        return self._rows[0]
-
-    def results(self) -> list[Rows]:
-        return list(self._rows)
-
-
-class _InFlight:
-    def __init__(self, embedder: Embedder, n: int, flight: Flight) -> None:
-        self._embedder, self._n, self._flight = embedder, n, flight
+class _Pending:
+    def __init__(self, wait: Callable[[], list[Rows]], cancel: Callable[[], object] = lambda: None) -> None:
+        self._wait, self._cancel = wait, cancel
 
     def result(self) -> Rows:
         return self.results()[0]
 
     def results(self) -> list[Rows]:
-        return self._embedder._land(self._flight, self._n)
+        return self._wait()
+
+    def cancel(self) -> None:
+        self._cancel()
+
+
+def _arrays(outputs: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+    return [output.cpu().numpy() for output in outputs]
 
 
 def _joined(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -309,9 +305,3 @@ def _check_same_network(backbone: Backbone, other: Backbone) -> None:
     for name, (mine, its) in backbone.spec.differences(other.spec).items():
         if name not in ("node", "pooling", "feature_shape", "storage", "logits"):
             raise UsageError(f"one forward pass cannot give features of two networks: {name} is {mine} and {its}")
-
-
-def _autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager[object]:
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, dtype))

@@ -126,6 +126,11 @@ class Flight:
         self.earlier, self.passes = {}, None
         return self._batch()
 
+    def cancel(self) -> None:
+        """Leave what has not begun."""
+        if self.passes is not None:
+            self.passes.cancel()
+
     def _batch(self) -> FeatureBatch:
         spec, rows = self.job.spec, self.rows
         with np.errstate(over="ignore"):  # beyond float16's range is infinite, and that is a failure with a name
@@ -198,6 +203,11 @@ class _Passes:
             self._views = []
         return self._results[output]
 
+    def cancel(self) -> None:
+        """Leave what has not begun."""
+        for view in self._views:
+            view.cancel()
+
 
 class _Pass:
     """One pass over one view of a batch, in parts where memory does not suffice for the whole."""
@@ -218,6 +228,10 @@ class _Pass:
                 self._pending = self._begin()
             else:
                 return [_joined(rows) for rows in zip(*parts, strict=True)]
+
+    def cancel(self) -> None:
+        for pending in self._pending:
+            pending.cancel()
 
     def _begin(self) -> list[Pending]:
         while True:

@@ -78,14 +78,19 @@ def _ended(
 ) -> Iterator[tuple[int, FeatureBatch]]:
     """Compute batches and yield them in the order of their beginning, as many under way as keep a device busy."""
     flights: deque[Flight] = deque()
-    for index, outcomes in batches:
-        embedder = jobs[index].embedder
-        flights.append(forward.begin(index, outcomes, [flight for flight in flights if flight.index == index]))
-        while sum(flight.job.embedder is embedder for flight in flights) > embedder.ahead:
-            flight = flights.popleft()
-            yield flight.index, flight.end()
-    for flight in flights:
-        yield flight.index, flight.end()
+    try:
+        for index, outcomes in batches:
+            embedder = jobs[index].embedder
+            flights.append(forward.begin(index, outcomes, [flight for flight in flights if flight.index == index]))
+            while sum(flight.job.embedder is embedder for flight in flights) > embedder.ahead:
+                yield flights[0].index, flights[0].end()
+                flights.popleft()
+        while flights:
+            yield flights[0].index, flights[0].end()
+            flights.popleft()
+    finally:  # the caller stops early, or Ctrl-C comes
+        for flight in flights:
+            flight.cancel()
 
 
 @dataclass

@@ -144,6 +144,10 @@ class _Dealt:
     def results(self) -> list[Rows]:
         return self._begun.result().results()
 
+    def cancel(self) -> None:
+        if not self._begun.cancel() and self._begun.exception() is None:
+            self._begun.result().cancel()
+
 
 def _copy_of(backbone: Backbone) -> Backbone:
     try:

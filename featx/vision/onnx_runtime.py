@@ -49,11 +49,11 @@ class OnnxRuntime:
         except RuntimeError as error:
             raise cannot_take(task, self.name, error) from error
         self._input = self._session.get_inputs()[0].name
-        self._compute = Parts(self._infer, n_cores)
+        self.parts = Parts(self._infer, n_cores)
 
     def __call__(self, images: torch.Tensor) -> Read:
         """See `featx.vision.task.Runtime`."""
-        return self.task.read(self._compute(images))
+        return self.task.read(self.parts(images))
 
     def _infer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs = self._session.run(None, {self._input: images.contiguous().numpy()})

@@ -47,11 +47,11 @@ class OpenVinoRuntime:
         except RuntimeError as error:
             raise cannot_take(task, self.name, error) from error
         self._requests = threading.local()
-        self._compute = Parts(self._infer, n_cores)
+        self.parts = Parts(self._infer, n_cores)
 
     def __call__(self, images: torch.Tensor) -> Read:
         """See `featx.vision.task.Runtime`."""
-        return self.task.read(self._compute(images))
+        return self.task.read(self.parts(images))
 
     def _infer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         requests: Any = self._requests

@@ -18,11 +18,12 @@ from featx.vision.torch_runtime import CompiledRuntime, TorchRuntime
 AUTO = "auto"
 _OPENVINO_FROM = {
     "efficientnet": 2_000,
-    "mnasnet": 5_000,
-    "mobilenet_v2": 5_000,
+    "mnasnet": 10_000,
+    "mobilenet_v2": 10_000,
     "mobilenet_v3": 2_000,
     "resnet": 10_000,
     "resnext": 10_000,
+    "vgg": 2_000,
     "wide_resnet": 10_000,
 }
 """From how many images on OpenVINO is quicker, its preparation included, by family; the others are as fast on PyTorch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from featx.vision.devices import exact_arithmetic
 from featx.vision.graph import cut_graph, fold_batch_norms
 from featx.vision.nodes import Place, read_places
 from featx.vision.own import is_own
+from featx.vision.parts import Parts
 
 Read = tuple[list[torch.Tensor], torch.Tensor | None]
 """For each place the features (B, n_features), and the class scores or None; all float32."""
@@ -34,10 +35,16 @@ class Runtime(Protocol):
         What really runs.
     task : Task
         What it does.
+    parts : Parts or None
+        What computes the task's outputs on the cores of the CPU, where it is that.
     """
 
     name: str
     task: Task
+
+    @property
+    def parts(self) -> Parts | None:
+        """See above."""
 
     def __call__(self, images: torch.Tensor) -> Read:
         """Read the features of normalised float32 images (B, 3, h, w) on the device."""
@@ -128,12 +135,14 @@ class Task:
         images = torch.randn((n, 3, *self.image_size), generator=generator)
         return images.to(self.device).contiguous(memory_format=self.layout)
 
-    def agrees(self, runtime: Runtime) -> bool:
-        """Tell whether a runtime gives the plain network's features on an image of noise."""
-        images = self.probe()
+    def agrees(self, compute: Callable[[torch.Tensor], Read], *, n: int = 1) -> bool:
+        """Tell whether a runtime gives the plain network's features on an image of noise, the first of n."""
+        images = self.probe(n)
         with torch.inference_mode(), exact_arithmetic:
-            expected, scores = read_places(self.network, images, self.places, with_scores=self.with_scores)
-            got, got_scores = runtime(images)
+            expected, scores = read_places(self.network, images[:1], self.places, with_scores=self.with_scores)
+            features, its_scores = compute(images)
+        got = [rows[:1] for rows in features]
+        got_scores = None if its_scores is None else its_scores[:1]
         pairs = list(zip(got, expected, strict=True))
         if scores is not None and got_scores is not None:
             pairs.append((got_scores, scores))

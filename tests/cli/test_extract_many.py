@@ -150,6 +150,8 @@ TWO = ["--backbone", "squeezenet1_1", "--backbone", "featx-mini", "--weights", "
         ("x.h5", [*TINY, "--engine", "dask"], "--engine"),
         ("x.h5", [*TINY, "--runtime", "tensorrt"], "unknown runtime 'tensorrt'"),
         ("x.h5", [*TINY, "--ray-address", "auto"], "without --engine ray"),
+        ("x.h5", [*TINY, "--preprocess", "gpu"], "--preprocess"),
+        ("x.h5", [*TINY, "--device", "cpu", "--decoder", "nvjpeg"], "needs an NVIDIA GPU"),
     ],
 )
 def test_options_of_the_engine_and_of_several_files_that_do_not_fit_say_so(
@@ -170,6 +172,18 @@ def test_the_batch_size_may_be_left_to_the_machine_and_a_resumed_run_keeps_it(fe
         made_with = file.made_with
     assert (made_with["batch_size"], made_with["engine"], made_with["device"]) == (6, "local", "cpu")
     assert made_with["runtime"]
+
+
+def test_where_images_are_resized_does_not_show_in_the_features(featx, photos, tmp_path):
+    rows = []
+    for place in ("cpu", "device"):
+        outcome = featx("extract", photos, "-o", tmp_path / f"{place}.h5", *TINY, "--preprocess", place)
+        assert outcome.code == 0
+        assert "on cpu (float32)" in outcome.out
+        with FeatureFile.open(tmp_path / f"{place}.h5") as file:
+            rows.append(file.features())
+            assert file.made_with["numerics"] == "float32"
+    assert np.array_equal(rows[0], rows[1])
 
 
 def test_memory_that_does_not_suffice_is_told_and_the_run_goes_on(featx, photos, tmp_path, monkeypatch):

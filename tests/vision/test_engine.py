@@ -287,7 +287,7 @@ class Late(Embedder):
 
     def __init__(self, backbone):
         super().__init__(backbone, device="cpu")
-        self.ahead, self.under_way, self.most = 2, 0, 0
+        self.ahead, self.under_way, self.most, self.cancelled = 2, 0, 0, 0
 
     def submit(self, pixels):
         self.under_way += 1
@@ -303,6 +303,9 @@ class _LateBatch:
         self.embedder.under_way -= 1
         return Embedder.submit(self.embedder, self.pixels).results()
 
+    def cancel(self):
+        self.embedder.cancelled += 1
+
 
 def test_batches_are_begun_ahead_where_the_device_works_beside_the_caller(tmp_path):
     manifest = files(tmp_path, [png(i // 2) for i in range(13)])  # 3 and 4, ...: the same bytes in two batches
@@ -311,6 +314,15 @@ def test_batches_are_begun_ahead_where_the_device_works_beside_the_caller(tmp_pa
     assert embedder.most == 3
     assert np.concatenate([b.features[:, 0] for b in batches]) == pytest.approx(np.arange(13) // 2 / 255)
     assert sum(embedder.backbone.network.batches) == 7, "what another batch computes already is not computed again"
+
+
+def test_who_stops_early_leaves_no_batch_behind_that_goes_on_computing(tmp_path):
+    manifest = files(tmp_path, [png(i) for i in range(13)])
+    embedder = Late(embedder_of(Means()).backbone)
+    batches = iter_batches(manifest, [Job(embedder, range(13))], EngineOptions(batch_size=3))
+    next(batches)
+    batches.close()
+    assert embedder.under_way == embedder.cancelled == 2
 
 
 def test_memory_that_runs_out_behind_the_caller_s_back_is_halved_too(tmp_path):

@@ -1,7 +1,10 @@
 """Runtimes: the same features from PyTorch, its compiler, OpenVINO and ONNX Runtime; refusals that name another one."""
 
 import builtins
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from featx.spec import FeatureRequest
 from featx.vision import runtimes, torch_runtime
 from featx.vision.backbones import load_backbone
 from featx.vision.embed import Embedder
+from featx.vision.packed import can_pack
 from featx.vision.runtimes import RUNTIMES, make_runtime
 from featx.vision.task import Task
 
@@ -255,3 +259,32 @@ def test_the_families_are_all_of_torchvisions():
     known |= {"alexnet", "resnext", "wide"}  # a plain chain, and ResNets
     names = torchvision.models.list_models(module=torchvision.models)
     assert {"".join(c for c in name.partition("_")[0] if c.isalpha()) for name in names} <= known
+
+
+RUN_TWICE = """
+import torch
+from featx.spec import FeatureRequest
+from featx.vision.backbones import load_backbone
+from featx.vision.runtimes import make_runtime
+
+torch.set_num_threads(2)
+run = make_runtime("torch", [load_backbone(FeatureRequest(backbone="resnet50", weights="random"))], "cpu")
+with torch.inference_mode():
+    print("== packed", flush=True)
+    run(torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last))
+"""
+
+
+@pytest.mark.skipif(not can_pack("float32"), reason="needs oneDNN's operators")
+def test_weights_are_laid_out_once_and_not_in_every_call():
+    told = subprocess.run(
+        [sys.executable, "-c", RUN_TWICE],
+        env=os.environ | {"ONEDNN_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    before, _, after = told.partition("== packed")
+    assert "reorder" in before, "oneDNN tells what it does"
+    assert "convolution" in after
+    assert "reorder" not in after
