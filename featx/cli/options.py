@@ -176,8 +176,8 @@ reading_options: Callable[[Any], Any] = _stack(
         type=click.Choice(["pillow", "pillow-draft", "nvjpeg"]),
         default="pillow",
         show_default=True,
-        help="pillow-draft decodes large JPEGs at a reduced scale, nvjpeg on an NVIDIA GPU: faster, other numbers; part "
-        "of the spec.",
+        help="pillow-draft decodes large JPEGs at a reduced scale, nvjpeg on an NVIDIA GPU: faster, other numbers; "
+        "part of the spec.",
     ),
 )
 
@@ -245,8 +245,8 @@ engine_options: Callable[[Any], Any] = _stack(
         type=click.Choice(["cpu", "device"]),
         default="cpu",
         show_default=True,
-        help="Where images are resized, to the same bits: by the decoding processes, or on the device, where a GPU waits "
-        "for them.",
+        help="Where images are resized, to the same bits: by the decoding processes, or on the device, where a GPU "
+        "waits for them.",
     ),
 )
 
