@@ -1,5 +1,6 @@
 """An extraction that faults strike: many small pictures, a small slow network, and the file that nobody disturbed."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Collection
@@ -152,7 +153,13 @@ class Extraction:
     def start(self) -> "subprocess.Popen[str]":
         """Run or resume."""
         return subprocess.Popen(
-            self._command, cwd=self._scene.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self._command,
+            cwd=self._scene.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell in the background lets its jobs ignore Ctrl-C, and they their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait(self, process: "subprocess.Popen[str]", seconds: float | None = None) -> bool:
