@@ -240,7 +240,6 @@ class _Study:
                 self.classes(plan.choose),
                 groups=self.ids(plan.choose),
                 positive=options.positive,
-                random_state=options.random_state,
             )
         evaluation = cv
         if plan.scheme != "nested-cv":
@@ -252,7 +251,6 @@ class _Study:
                 groups=self.ids(plan.report),
                 y_train=y[plan.train],
                 positive=options.positive,
-                random_state=options.random_state,
             )
         assert evaluation is not None
         names = [self.fold_name(fold) for fold in folds]
@@ -277,7 +275,6 @@ class _Study:
             y_train=y[plan.train],
             groups_train=ids[plan.train],
             positive=self.options.positive,
-            random_state=self.options.random_state,
         )
 
     def out_of_fold(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[OutOfFold]:

@@ -94,8 +94,13 @@ def test_the_json_object_holds_what_is_documented():
             assert set(score) == {"mean", "low", "high", "folds", "method"}
             assert len(score["folds"]) == 3
             assert score["mean"] == pytest.approx(np.mean(score["folds"]))
-            assert "Nadeau-Bengio" in score["method"]
+            assert "60 samples in 3 folds" in score["method"]
+            assert score["low"] < score["mean"] < score["high"]
     assert data["scores"] == data["cv_scores"]
+    assert (
+        "the whole procedure, choices included, when it learns from as many samples as in a fold (40)"
+        in data["estimand"]
+    )
     assert set(data["heads"]) == {"logreg", "svm-rbf"}
     assert data["head"] == data["chosen"]["head"] in data["heads"]
     assert [fold["fold"] for fold in data["chosen"]["folds"]] == ["1", "2", "3"]
@@ -197,7 +202,7 @@ def test_progress_ends_at_the_total():
         (("train", "test"), "test", ["train"], "Wilson", True),
         (("train", "train", "val"), "val", ["train"], "Wilson", True),
         (("train", "val", "test"), "val-test", ["train", "val"], "Wilson", False),
-        (("train",), "nested-cv", ["train"], "Nadeau-Bengio", True),
+        (("train",), "nested-cv", ["train"], "samples in 3 folds", True),
     ],
 )
 def test_reported_rows_never_enter_the_saved_head_unless_refit_all(parts, scheme, fitted, method, has_cv):
@@ -354,7 +359,7 @@ def test_by_group_scores_the_patients_of_a_test_part():
     assert result.to_dict()["by_group"]["n_groups"] == 15
     scores = result.by_group.evaluation.scores
     assert scores["accuracy"].method == "Wilson (15 groups)"
-    assert scores["f1_macro"].method.startswith("percentile bootstrap (15 groups,")
+    assert scores["f1_macro"].method == "Wilson at the effective sample size (15 groups)"
 
 
 # What is left out, and what is refused

@@ -54,6 +54,8 @@ def print_fit(result: FitResult) -> None:
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     """Print scores with intervals, the table by class, and the confusion matrix; `folds` are their names."""
     _print_scores(evaluation.scores, evaluation.baseline, folds)
+    if evaluation.estimand:
+        output.print_text(f"  what they estimate: {evaluation.estimand}")
     if evaluation.binary is not None:
         _print_binary(evaluation.binary)
     click.echo()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featx.learn.intervals import N_BOOT
 from featx.learn.metrics import FloatArray, IntArray
 from featx.learn.scores import Evaluation, FoldPredictions, evaluate_fixed, evaluate_folds
 from featx.learn.splits import Fold
@@ -59,8 +58,6 @@ def by_group(
     y_train: ArrayLike | None = None,
     groups_train: IntArray | None = None,
     positive: str | None = None,
-    n_boot: int = N_BOOT,
-    random_state: int = 0,
 ) -> GroupEvaluation:
     """Score the groups of a fixed part.
 
@@ -73,7 +70,7 @@ def by_group(
         The classes that the head knows, in the order of the probabilities.
     y_train, groups_train : arrays, optional
         Labels and groups of the training part, for the baseline: its largest class in groups.
-    positive, n_boot, random_state
+    positive : str, optional
         As in `featx.learn.scores.evaluate_fixed`.
     """
     labelled = _one_label(np.asarray(y), groups)
@@ -89,8 +86,6 @@ def by_group(
         y_train=train,
         unit="groups",
         positive=positive,
-        n_boot=n_boot,
-        random_state=random_state,
     )
     return GroupEvaluation(evaluation, len(labelled.numbers), labelled.mixed)
 

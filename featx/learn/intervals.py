@@ -1,13 +1,14 @@
 """95 % intervals, each of which says in words how it was made.
 
-No interval is given where the data cannot carry one: a single fold, fewer than two units to resample, or values that
-are all the same, for which the formulas would claim a certainty of zero width.
+These are the forms; `featx.learn.score_intervals` says what the scores of an evaluation get. No interval is given where
+the data cannot carry one: a single fold, fewer than two units, or values that are all the same, for which formulas
+from their spread would claim a certainty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from featx.learn.metrics import FloatArray, IntArray, Statistic
 
 LEVEL = 0.95
+EFFECTIVE = "Wilson at the effective sample size"
+PSEUDO_UNITS = 0.25
+"""How many units that went wrong are added to those observed, so that no error seen is not taken for none there is."""
 N_BOOT = 2000
 SAME = 1e-12
 """Values no further apart than this differ by rounding only."""
@@ -100,13 +104,49 @@ def wilson_interval(n_right: float, n: float, *, unit: str = "samples") -> Inter
         return Interval(None, None, None, [], f"undefined: no {unit}")
     from scipy.special import ndtri
 
-    z = float(ndtri((1 + LEVEL) / 2))
     share = n_right / n
+    low, high = _wilson_ends(share, n, float(ndtri((1 + LEVEL) / 2)))
+    return Interval(share, low, high, [], f"Wilson ({n:g} {unit})")
+
+
+def effective_ends(
+    share: float, variance: float, degrees: float, costs: FloatArray, *, inflation: float = 1.0, excess: float = 0.0
+) -> tuple[float, float]:
+    """Find the ends of Wilson's interval at the effective sample size.
+
+    That is the number of trials at which a proportion would have this variance; the quantile is that of t. It keeps
+    inside the range, is longer towards the middle, and does not shrink to nothing at its ends. Surveys use it so
+    for proportions of clustered samples (Korn and Graubard, Survey Methodology 24, 1998; Dean and Pagano, Journal of
+    Survey Statistics and Methodology 3, 2015).
+
+    Parameters
+    ----------
+    share : float
+        From 0 to 1: a proportion, or another score as its part of the range.
+    variance, degrees : float
+        As estimated from the units, with its degrees of freedom.
+    costs : float array (n_kinds,)
+        How far one more unit of each kind that goes wrong takes the share down. `PSEUDO_UNITS` of each are added to
+        what was seen; with one cost of 1 / n, n trials without an error get the interval of n trials.
+    inflation : float
+        By which the variance is multiplied.
+    excess : float
+        Variance that is added.
+    """
+    from scipy.special import stdtrit
+
+    shift = PSEUDO_UNITS * float(np.sum(costs))
+    regular = min(share + shift, 0.5) if share < 0.5 else max(share - shift, 0.5)
+    total = inflation * (variance + PSEUDO_UNITS * float(np.sum(costs**2))) + excess
+    n_effective = max(regular * (1 - regular) / total, 1.0)
+    return _wilson_ends(share, n_effective, float(stdtrit(degrees, (1 + LEVEL) / 2)))
+
+
+def _wilson_ends(share: float, n: float, z: float) -> tuple[float, float]:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     # At 0 and n successes one end is exact; rounding must not push the share out of its own interval.
-    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return Interval(share, low, high, [], f"Wilson ({n:g} {unit})")
+    return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
 def resampling_units(groups: ArrayLike | None, n_samples: int) -> tuple[IntArray, int]:
@@ -129,10 +169,9 @@ def proportion_interval(
     *,
     unit: str = "samples",
     n_repeats: int = 1,
-    n_boot: int = N_BOOT,
-    random_state: int = 0,
+    inflation: float = 1.0,
 ) -> Interval:
-    """Interval of a proportion: Wilson for independent samples, bootstrap by group where groups hold several.
+    """Interval of a proportion: Wilson's, at the effective sample size where groups hold several samples.
 
     Parameters
     ----------
@@ -143,31 +182,24 @@ def proportion_interval(
         What the predictions are of, for the method's words.
     n_repeats : int
         How often each sample is among the predictions; it counts once in the interval.
-    n_boot, random_state : int
-
-    Returns
-    -------
-    Interval
-        Where all groups agree the bootstrap has no width; Wilson with each group as one trial stands in for it.
+    inflation : float
+        By which the variance of independent samples is multiplied.
     """
     n_right, n = int(np.sum(right & among)), int(np.sum(among))
     units, n_units = resampling_units(groups, len(among))
     if n == 0 or groups is None or n_units * n_repeats == len(among):
-        return wilson_interval(n_right / n_repeats, n / n_repeats, unit=unit)
-    above = np.bincount(units, weights=right & among, minlength=n_units)
-    below = np.bincount(units, weights=among, minlength=n_units)
-
-    def share(counts: FloatArray) -> FloatArray:
-        total = below @ counts
-        return np.divide(above @ counts, total, out=np.full_like(total, np.nan), where=total > 0)
-
-    [interval] = bootstrap_intervals(
-        {"share": share}, n_units, unit="groups", n_boot=n_boot, random_state=random_state
-    ).values()
-    if interval.low is None:
-        n_groups = int(np.sum(below > 0))
-        interval = wilson_interval(n_right / n * n_groups, n_groups, unit="groups, each counted once")
-    return interval
+        trials = n / n_repeats
+        narrow = wilson_interval(n_right / n_repeats, trials, unit=unit)
+        if narrow.mean is None or inflation == 1:
+            return narrow
+        wide = wilson_interval(narrow.mean * trials / inflation, trials / inflation)
+        return replace(narrow, low=wide.low, high=wide.high, method=f"{EFFECTIVE} ({trials:g} {unit})")
+    share = n_right / n
+    by_unit = np.bincount(units, weights=among * (right - share) / n, minlength=n_units)
+    n_among = len(np.unique(units[among]))
+    variance = float(np.sum(by_unit**2)) * n_among / max(n_among - 1, 1)
+    low, high = effective_ends(share, variance, max(n_among - 1, 1), np.array([1 / n_among]), inflation=inflation)
+    return Interval(share, low, high, [], f"{EFFECTIVE} ({n_among} groups)")
 
 
 def bootstrap_intervals(

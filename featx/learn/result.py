@@ -157,6 +157,7 @@ class FitResult:
             **{name: evaluation[name] for name in ("baseline", "per_class", "confusion", "binary", "unseen")},
             "confusion_classes": evaluation["classes"],
             "by_group": None if self.by_group is None else self.by_group.to_dict(),
+            "estimand": self.whole.evaluation.estimand,
             "n_samples": len(np.union1d(self.plan.fit, self.plan.report)),
             "n_fitted": len(self.plan.fit),
             "n_reported": self.whole.evaluation.n_samples,

@@ -10,24 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featx.errors import UnknownNameError, UsageError
-from featx.learn.intervals import (
-    N_BOOT,
-    Interval,
-    bootstrap_intervals,
-    nadeau_bengio_interval,
-    proportion_interval,
-    resampling_units,
-)
+from featx.learn.influence import FoldRows
+from featx.learn.intervals import Interval, proportion_interval, resampling_units
 from featx.learn.metrics import (
     FloatArray,
     IntArray,
     Predictions,
     encode_predictions,
     metric_names,
-    metric_range,
     score_predictions,
-    statistic,
 )
+from featx.learn.score_intervals import cross_validated_intervals, fixed_intervals, inflation
 from featx.learn.splits import Fold
 
 
@@ -126,6 +119,8 @@ class Evaluation:
     n_samples : int
         Samples scored; with r repeats `confusion` counts each r times.
     n_repeats : int
+    estimand : str
+        What the scores estimate, and the intervals are of, in words.
     """
 
     scores: dict[str, Interval]
@@ -137,6 +132,7 @@ class Evaluation:
     unseen: list[str]
     n_samples: int
     n_repeats: int = 1
+    estimand: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and None, for JSON."""
@@ -169,14 +165,12 @@ def evaluate_folds(
     groups: IntArray | None = None,
     unit: str = "samples",
     positive: str | None = None,
-    n_boot: int = N_BOOT,
-    random_state: int = 0,
 ) -> Evaluation:
     """Account for a (repeated) cross-validation from its out-of-fold predictions.
 
     The five scores are computed fold by fold. Confusion matrix, per-class and binary scores are those of the
-    predictions of all folds and repeats together. Binary intervals count each sample once, and take the predictions as
-    independent: they hold the spread of the samples, not that of the training parts.
+    predictions of all folds and repeats together. Intervals are for the expected score of the procedure at the size of
+    the training parts, see `featx.learn.score_intervals`; they count each sample once.
 
     Parameters
     ----------
@@ -187,41 +181,69 @@ def evaluate_folds(
     classes : sequence of str
         The classes of every training part, in the order of the probabilities.
     groups : int array (n_samples,), optional
-        For the intervals of the binary scores.
+        For the intervals: what is independent.
     unit : str
         What a sample is, for the words of the intervals.
     positive : str, optional
         The positive one of two classes; the second by default.
-    n_boot, random_state : int
     """
     y = np.asarray(y)
     n_repeats = len({part.fold.repeat for part in parts})
     by_fold = [score_predictions(y[part.fold.test], part.predicted, part.probabilities, classes) for part in parts]
-    names = metric_names(len(classes))
-    scores = {
-        name: nadeau_bengio_interval(
-            [one[name] for one in by_fold], len(parts) // n_repeats, n_repeats, limits=metric_range(name)
-        )
-        for name in names
-    }
     guesses = [_guess(y[part.fold.train], y[part.fold.test], classes) for part in parts]
     baseline = Baseline(
         ", ".join(sorted({majority for majority, _ in guesses})),
-        {name: _mean([values[name] for _, values in guesses]) for name in names},
+        {name: _mean([values[name] for _, values in guesses]) for name in metric_names(len(classes))},
     )
-    tested = np.concatenate([part.fold.test for part in parts])
-    predicted = np.concatenate([np.asarray(part.predicted) for part in parts])
-    pooled = encode_predictions(y[tested], predicted, None, classes)
+    rows = np.concatenate([part.fold.test for part in parts])
+    tested = _tested(y, parts, classes, groups)
+    scores = cross_validated_intervals(
+        by_fold, tested, n_repeats=n_repeats, unit=unit if groups is None or _are_single(groups) else "groups"
+    )
     return _account(
-        pooled,
+        tested.predictions,
         scores,
         baseline,
-        None if groups is None else groups[tested],
+        None if groups is None else groups[rows],
         unit=f"{unit}, out of fold",
         n_repeats=n_repeats,
         positive=positive,
-        n_boot=n_boot,
-        random_state=random_state,
+        inflation=inflation(by_fold, len(classes))["balanced_accuracy"],
+        estimand=_expected(parts, unit),
+    )
+
+
+def _tested(
+    y: NDArray[Any], parts: Sequence[FoldPredictions], classes: Sequence[str], groups: IntArray | None
+) -> FoldRows:
+    """Lay the predictions of all folds behind one another; what is independent is a group, or else a sample."""
+    rows = np.concatenate([part.fold.test for part in parts])
+    probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+    units, n_units = resampling_units(rows if groups is None else groups[rows], len(rows))
+    return FoldRows(
+        encode_predictions(
+            y[rows],
+            np.concatenate([np.asarray(part.predicted) for part in parts]),
+            np.concatenate(probabilities) if len(probabilities) == len(parts) else None,
+            classes,
+        ),
+        np.repeat(np.arange(len(parts)), [len(part.fold.test) for part in parts]),
+        len(parts),
+        units,
+        n_units,
+    )
+
+
+def _are_single(groups: IntArray) -> bool:
+    return len(np.unique(groups)) == len(groups)
+
+
+def _expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+    sizes = sorted({len(part.fold.train) for part in parts})
+    of_sizes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return (
+        f"the expected score on new {unit} of the whole procedure, choices included, when it learns from as many "
+        f"{unit} as in a fold ({of_sizes}); over training sets as well as over new {unit}"
     )
 
 
@@ -235,13 +257,11 @@ def evaluate_fixed(
     y_train: ArrayLike | None = None,
     unit: str = "samples",
     positive: str | None = None,
-    n_boot: int = N_BOOT,
-    random_state: int = 0,
 ) -> Evaluation:
     """Account for one fixed part that the head has not seen.
 
-    Accuracy has Wilson's interval, the others a percentile bootstrap of the samples. Where groups hold several samples
-    these are not independent, and all, accuracy too, have a bootstrap of whole groups.
+    Intervals are for the score of this head on new samples; accuracy of independent samples has Wilson's, see
+    `featx.learn.score_intervals`. Where groups hold several samples, whole groups are what is independent.
 
     Parameters
     ----------
@@ -257,27 +277,12 @@ def evaluate_fixed(
         What a sample is, for the words of the intervals.
     positive : str, optional
         The positive one of two classes; the second by default.
-    n_boot, random_state : int
     """
     predictions = encode_predictions(y, predicted, probabilities, classes)
     units, n_units = resampling_units(groups, len(predictions.true))
-    names = metric_names(len(predictions.classes))
-    scores = bootstrap_intervals(
-        {name: statistic(name, predictions, units, n_units) for name in names},
-        n_units,
-        unit=unit if n_units == len(predictions.true) else "groups",
-        n_boot=n_boot,
-        random_state=random_state,
-    )
-    everything = np.ones(len(predictions.true), dtype=np.bool_)
-    scores["accuracy"] = proportion_interval(
-        predictions.true == predictions.predicted,
-        everything,
-        groups,
-        unit=unit,
-        n_boot=n_boot,
-        random_state=random_state,
-    )
+    tested = FoldRows(predictions, np.zeros(len(units), dtype=np.int64), 1, units, n_units)
+    values = score_predictions(y, predicted, probabilities, classes)
+    scores = fixed_intervals(values, tested, unit=unit if n_units == len(units) else "groups")
     baseline = None if y_train is None else Baseline(*_guess(np.asarray(y_train), np.asarray(y), classes))
     return _account(
         predictions,
@@ -286,8 +291,7 @@ def evaluate_fixed(
         groups,
         unit=unit,
         positive=positive,
-        n_boot=n_boot,
-        random_state=random_state,
+        estimand=f"the score of this one classifier on new {unit} like these",
     )
 
 
@@ -300,8 +304,8 @@ def _account(
     unit: str,
     n_repeats: int = 1,
     positive: str | None,
-    n_boot: int,
-    random_state: int,
+    inflation: float = 1.0,
+    estimand: str,
 ) -> Evaluation:
     """Add what is counted from the predictions: confusion matrix, per-class and binary scores."""
     classes, true, predicted = predictions.classes, predictions.true, predictions.predicted
@@ -315,9 +319,7 @@ def _account(
         binary = BinaryScores(
             name,
             *(
-                proportion_interval(
-                    right, among, groups, unit=unit, n_repeats=n_repeats, n_boot=n_boot, random_state=random_state
-                )
+                proportion_interval(right, among, groups, unit=unit, n_repeats=n_repeats, inflation=inflation)
                 for right, among in pairs
             ),
         )
@@ -331,6 +333,7 @@ def _account(
         unseen=classes[predictions.n_known :],
         n_samples=len(true) // n_repeats,
         n_repeats=n_repeats,
+        estimand=estimand,
     )
 
 

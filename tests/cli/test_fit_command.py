@@ -25,7 +25,7 @@ def test_fit_saves_a_bundle_and_prints_scores_with_intervals(featx, features, tm
     bundle = tmp_path / "photos.featx"
     outcome = featx("fit", features, "-o", bundle, *QUICK, "--by-group")
     assert outcome.code == 0, outcome.err
-    for words in ("balanced_accuracy", "95 % interval", "Nadeau-Bengio", "guessing", "confusion", "sensitivity",
+    for words in ("balanced_accuracy", "95 % interval", "what they estimate", "guessing", "confusion", "sensitivity",
                   "chosen in each fold", "by group", "next: featx predict"):  # fmt: skip
         assert words in outcome.out
     wide = [line for line in outcome.out.splitlines() if str(tmp_path) not in line and len(line) > 100]

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import binom, t
 from sklearn.metrics import f1_score, roc_auc_score
 
 from featx.learn.intervals import (
     bootstrap_intervals,
+    effective_ends,
     nadeau_bengio_interval,
     proportion_interval,
     resampling_units,
@@ -40,6 +41,45 @@ def test_wilson_holds_the_proportion_and_mirrors(pair):
 
 def test_wilson_of_nothing_is_undefined():
     assert wilson_interval(0, 0).mean is None
+
+
+def exact_coverage(n, p):
+    """How often Wilson's interval holds p, as the exact sum over all outcomes."""
+    outcomes = np.arange(n + 1)
+    ends = [wilson_interval(int(k), n) for k in outcomes]
+    holds = np.array([end.low <= p <= end.high for end in ends])
+    return float(binom.pmf(outcomes, n, p)[holds].sum())
+
+
+def test_wilsons_coverage_is_the_published_one():
+    # Agresti and Coull, Approximate is better than "exact", The American Statistician 52 (1998): its worst is 0.838, at
+    # p = 0.1765 / n; over all p the mean is close to 0.95.
+    lowest = wilson_interval(1, 1000).low
+    assert lowest * 1000 == pytest.approx(0.1765, abs=2e-4)
+    assert exact_coverage(1000, lowest * 0.9999) == pytest.approx(0.838, abs=1e-3)
+    for n in (15, 40):
+        mean = np.mean([exact_coverage(n, p) for p in (np.arange(400) + 0.5) / 400])
+        assert mean == pytest.approx(0.953, abs=0.003)
+
+
+@given(st.integers(2, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_at_the_variance_of_a_proportion_the_effective_sample_size_is_that_of_its_trials(pair):
+    n_right, n = pair
+    share = n_right / n
+    low, high = effective_ends(share, share * (1 - share) / n, 1e9, np.array([1e-9]))
+    if 0 < n_right < n:
+        expected = wilson_interval(n_right, n)
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-5)
+    half_way, _ = effective_ends(share, share * (1 - share) / n, 1e9, np.array([1 / n]), inflation=2.0)
+    assert 0 <= half_way <= low + 1e-9
+
+
+@pytest.mark.parametrize("n", [5, 40, 400])
+def test_without_an_error_the_effective_sample_size_is_that_of_the_trials_less_a_quarter(n):
+    # With a quarter of a unit that went wrong: (a / n) (1 - a / n) / (a / n^2) = n - a. Wilson's end is n / (n + z^2).
+    end = (n - 0.25) / (n - 0.25 + 1.959964**2)
+    assert effective_ends(1.0, 0.0, 1e9, np.array([1 / n])) == (pytest.approx(end), 1.0)
+    assert effective_ends(0.0, 0.0, 1e9, np.array([1 / n])) == (0.0, pytest.approx(1 - end))
 
 
 def test_nadeau_bengio_equals_the_hand_computation():
@@ -192,21 +232,32 @@ def test_repeats_do_not_narrow_a_proportion():
         assert proportion_interval(np.tile(right, 3), np.tile(among, 3), groups, n_repeats=3) == once
 
 
-def test_a_proportion_of_grouped_samples_is_bootstrapped_by_group():
+def test_a_proportion_of_grouped_samples_is_as_sure_as_its_groups():
     r = np.random.default_rng(0)
     groups = np.repeat(np.arange(15), 6)
-    right = r.random(15)[groups] > 0.4
+    right = (r.random(15) > 0.4)[groups]
     interval = proportion_interval(right, np.ones(90, bool), groups)
-    careless = wilson_interval(right.sum(), 90)
+    careless, of_groups = wilson_interval(right.sum(), 90), wilson_interval(right[::6].sum(), 15)
     assert interval.mean == careless.mean
+    # Of t with 14 degrees of freedom, and of a variance from 15 groups: somewhat wider than theirs.
+    assert 1 < (interval.high - interval.low) / (of_groups.high - of_groups.low) < 1.15
     assert interval.high - interval.low > 1.5 * (careless.high - careless.low)
-    assert interval.method.startswith("percentile bootstrap (15 groups")
+    assert interval.method == "Wilson at the effective sample size (15 groups)"
 
 
-def test_where_all_groups_agree_each_group_is_one_trial_of_wilson():
+def test_where_all_groups_agree_each_group_is_one_trial():
     interval = proportion_interval(np.ones(40, bool), np.arange(40) < 30, np.arange(40) // 5)
-    assert (interval.low, interval.high) == (wilson_interval(6, 6).low, 1.0)
-    assert interval.method == "Wilson (6 groups, each counted once)"
+    assert interval.high == 1.0
+    # Wilson with the quantile of t for 5 degrees of freedom, at 6 trials less a quarter: n / (n + q^2)
+    assert interval.low == pytest.approx(5.75 / (5.75 + 2.570582**2))
+    assert interval.method == "Wilson at the effective sample size (6 groups)"
+
+
+def test_inflation_is_a_smaller_number_of_trials():
+    right, among = np.arange(40) < 30, np.ones(40, bool)
+    interval = proportion_interval(right, among, None, inflation=2.0)
+    assert (interval.low, interval.high) == (wilson_interval(15, 20).low, wilson_interval(15, 20).high)
+    assert interval.method == "Wilson at the effective sample size (40 samples)"
 
 
 @settings(max_examples=30, deadline=None)
@@ -215,7 +266,7 @@ def test_a_proportion_lies_in_its_range_and_is_never_a_nan(seed):
     r = np.random.default_rng(seed)
     n = int(r.integers(1, 15))
     right, among, groups = r.random(n) < 0.5, r.random(n) < 0.7, r.integers(0, 4, n)
-    interval = proportion_interval(right, among, groups, n_boot=50)
+    interval = proportion_interval(right, among, groups)
     if not among.any():
         assert interval.mean is None
     else:

@@ -144,7 +144,8 @@ def test_a_fixed_part_is_accounted_for_by_hand():
     assert result.binary.ppv == wilson_interval(2, 3)
     assert result.binary.npv == wilson_interval(1, 2)
     assert result.scores["accuracy"] == wilson_interval(3, 5)
-    assert result.scores["balanced_accuracy"].method == "percentile bootstrap (5 samples, 2000 resamples)"
+    assert result.scores["balanced_accuracy"].method == "Wilson at the effective sample size (5 samples)"
+    assert result.estimand == "the score of this one classifier on new samples like these"
     assert result.scores["roc_auc"].mean is None
     assert result.baseline.majority == "ant"
     assert result.baseline.scores["accuracy"] == 2 / 5
@@ -154,7 +155,7 @@ def test_a_fixed_part_is_accounted_for_by_hand():
 def test_the_positive_class_can_be_chosen_and_swaps_the_four_proportions():
     y, predicted, probabilities, classes = sample(3, n_classes=2, n=50)
     second, first = (
-        evaluate_fixed(y, predicted, probabilities, classes, positive=name, n_boot=10).binary for name in (None, "ant")
+        evaluate_fixed(y, predicted, probabilities, classes, positive=name).binary for name in (None, "ant")
     )
     assert (second.positive, first.positive) == ("bee", "ant")
     assert (second.sensitivity, second.ppv) == (first.specificity, first.npv)
@@ -177,12 +178,12 @@ def test_proportions_without_a_denominator_are_none():
     assert (bee.precision, bee.recall, bee.f1, bee.support) == (None, None, None, 0)
 
 
-def test_accuracy_of_grouped_samples_is_bootstrapped_by_group_as_the_other_scores_are():
+def test_accuracy_of_grouped_samples_is_as_sure_as_the_groups_are_and_so_are_the_other_scores():
     y, predicted, probabilities, classes = sample(5, n_classes=3, n=80)
     groups = np.arange(80) // 4
     result = evaluate_fixed(y, predicted, probabilities, classes, groups=groups)
     assert {interval.method for interval in result.scores.values()} == {
-        "percentile bootstrap (20 groups, 2000 resamples)"
+        "Wilson at the effective sample size (20 groups)"
     }
     assert result.scores["accuracy"].mean == np.mean(y == predicted)
     singles = evaluate_fixed(y, predicted, probabilities, classes, groups=np.arange(80))
@@ -230,7 +231,7 @@ def test_cross_validation_is_scored_fold_by_fold_and_guessing_beside_it(n_classe
         expected = [reference(y[p.fold.test], p.predicted, p.probabilities, classes)[name] for p in parts]
         assert interval.folds == pytest.approx(expected)
         assert interval.mean == pytest.approx(np.mean(expected))
-        assert interval.method == "Nadeau-Bengio corrected t (4 folds x 2 repeats)"
+        assert interval.method == "Wilson at the effective sample size (60 samples in 4 folds x 2 repeats)"
         guesses, majorities = [], set()
         for part in parts:
             X = np.zeros((len(y), 1))
@@ -240,6 +241,7 @@ def test_cross_validation_is_scored_fold_by_fold_and_guessing_beside_it(n_classe
             guesses.append(reference(y[test], dummy.predict(X[test]), dummy.predict_proba(X[test]), classes)[name])
         assert result.baseline.scores[name] == pytest.approx(np.mean(guesses))
     assert result.baseline.majority == ", ".join(sorted(majorities))
+    assert "learns from as many samples as in a fold (45)" in result.estimand
 
 
 def test_confusion_and_per_class_pool_all_repeats_and_support_counts_samples():
@@ -259,12 +261,17 @@ def test_binary_proportions_of_cross_validation_count_each_sample_once():
     y, parts, classes = cross_validated(2, n_classes=2, n_repeats=3)
     result = evaluate_folds(y, parts, classes, positive="ant")
     right = sum(np.sum((y[part.fold.test] == "ant") & (part.predicted == "ant")) for part in parts)
-    expected = wilson_interval(right / 3, np.sum(y == "ant"), unit="samples, out of fold")
-    assert result.binary.sensitivity == expected
+    sensitivity, n = result.binary.sensitivity, np.sum(y == "ant")
+    careless, half = wilson_interval(right / 3, n), wilson_interval(right / 6, n / 2)
+    assert sensitivity.mean == careless.mean
+    assert half.low <= sensitivity.low < careless.low
+    assert careless.high < sensitivity.high <= half.high
+    assert sensitivity.method == f"Wilson at the effective sample size ({n} samples, out of fold)"
     groups = np.arange(60) // 2
     y, parts, classes = cross_validated(2, n_classes=2, n_repeats=3, groups=groups)
     grouped = evaluate_folds(y, parts, classes, groups=groups).binary
-    assert grouped.specificity.method.startswith("percentile bootstrap (30 groups")
+    assert grouped.specificity.method.startswith("Wilson at the effective sample size (")
+    assert grouped.specificity.method.endswith(" groups)")
 
 
 def test_a_single_prescribed_fold_has_scores_without_intervals():
@@ -349,7 +356,7 @@ def test_an_account_is_plain_json_without_nan_however_odd_the_part(seed):
     r = np.random.default_rng(seed)
     y, predicted, probabilities, classes = sample(seed)
     groups = None if seed % 2 else r.integers(0, 3, len(y))
-    result = evaluate_fixed(y, predicted, probabilities, classes, groups=groups, y_train=y, n_boot=20)
+    result = evaluate_fixed(y, predicted, probabilities, classes, groups=groups, y_train=y)
     read = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert set(read["scores"]["accuracy"]) == {"mean", "low", "high", "folds", "method"}
     assert read["confusion"] == sk.confusion_matrix(y, predicted, labels=classes).tolist()
