@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 MAX_FAILED_STARTS = 3
-"""How many actors may fail to start one after the other."""
+"""How often every actor may fail to start before the first one has; a node that dies takes several along at once."""
 
 _AHEAD = 2  # pieces at an actor: one that runs, one that waits
 _LOOK_SECONDS = 1.0
@@ -282,6 +282,10 @@ class Crew:
         """Whether a piece would be worked on soon; before the first actor is there, nothing is handed out."""
         return any(slot.is_ready and len(slot.queue) < _AHEAD for slot in self._slots)
 
+    @property
+    def _any_ready(self) -> bool:
+        return any(slot.is_ready for slot in self._slots)
+
     def submit(self, piece: Piece, manifest: Manifest) -> None:
         """Give a piece to the actor with the least to do."""
         slot = min((slot for slot in self._slots if slot.is_ready), key=lambda slot: len(slot.queue))
@@ -326,7 +330,7 @@ class Crew:
             raise _cause(error) from error
         except self._errors.RayError as error:
             self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS:
+            if self._failed_starts >= MAX_FAILED_STARTS * len(self._slots) and not self._any_ready:
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, FeatxError):
                     raise cause from error
@@ -363,7 +367,7 @@ class Crew:
 
     def _check_alive(self) -> None:
         """Give up when no actor has come for a long time, though some are asked for."""
-        if any(slot.is_ready for slot in self._slots):
+        if self._any_ready:
             self._idle_since = time.monotonic()
         elif time.monotonic() - self._idle_since > self._start_seconds:
             raise FeatxError(

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from featx.extract import extract
 from featx.spec import FeatureRequest
 from featx.store.file import FeatureFile
 from featx.vision.engine import EngineOptions
-from featx.vision.ray_cluster import RayOptions
+from featx.vision.ray_cluster import Crew, RayOptions
 
 ray = pytest.importorskip("ray")
 
@@ -116,6 +118,60 @@ def test_a_cluster_that_is_not_there_is_one_clear_message(here):
     photos = write_images(here / "photos", 2)
     with pytest.raises(UsageError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         run(photos, here / "x.h5", write_network(here, "nowhere_network"), ray=RayOptions(address="127.0.0.1:1"))
+
+
+@dataclass(eq=False)
+class Start:
+    """Stands for Ray's promise that an actor is ready."""
+
+    fails: bool
+
+
+class Cluster:
+    """Stands for the module `ray`: some starts of actors fail, in the order in which they are asked for."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, *fails):
+        self._fails = list(fails)
+        self.n_started = 0
+
+    def put(self, value):
+        return value
+
+    def remote(self, **share):
+        return lambda worker: SimpleNamespace(remote=self._start)
+
+    def _start(self, setup):
+        self.n_started += 1
+        fails = self._fails.pop(0) if self._fails else True
+        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: Start(fails)))
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if reference.fails:
+            raise ray.exceptions.RayActorError
+
+
+def crew_of(cluster):
+    connected = SimpleNamespace(ray=cluster, options=RayOptions())
+    return Crew(connected, SimpleNamespace(cpus=1, gpus=0, n_actors=2), None, n_pieces=9)
+
+
+def test_starts_of_actors_that_fail_end_the_run_only_where_none_has_ever_worked():
+    nothing_works = Cluster()
+    crew = crew_of(nothing_works)
+    for _ in range(5):
+        crew.wait()
+    with pytest.raises(FeatxError, match="6 actors of the Ray cluster could not be started"):
+        crew.wait()
+    assert nothing_works.n_started == 2 + 5, "the last failure asks for no other"
+    one_node_is_dying = crew_of(Cluster(True, True, True, True, False))
+    for _ in range(20):
+        one_node_is_dying.wait()
+    assert one_node_is_dying.has_room
 
 
 @pytest.mark.slow
