@@ -1,34 +1,41 @@
-"""L2-penalised logistic regression at every C and on every training part at once.
+"""Linear heads at every strength of the penalty and on every training part at once.
 
-All fits share one matrix of features, and differ in C and in which rows count. So each step of the solver is one product
-of that matrix with the coefficients of all fits that have not converged yet, and the matrix is read from memory once for
-all of them, where a solver for one fit reads it for each. In the basis in which the features are uncorrelated the Hessian
-of every fit is nearly diagonal, which makes conjugate gradients short.
+All fits share one matrix of features, and differ in C, in the class that they tell from the rest, and in which rows
+count. So each step of the solver is one product of that matrix with the coefficients of all fits that have not
+converged yet: the matrix is read from memory once for all of them, where a solver for one fit reads it for each, and the
+products are large ones, at which processors are at their best.
 
-The optimum is that of scikit-learn's `LogisticRegression`; how near a fit has come is stated (`PathResult.gradient`).
+The optimum is that of scikit-learn's `LogisticRegression` or `LinearSVC`; how near a fit has come to it is stated
+(`PathResult.gradient`). `featx.learn.coordinates` makes the matrix small and the steps few.
+
+Everything runs in float64 in the namespace of the arrays it is given: NumPy's, or PyTorch's on any device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
+
+from featx.learn.losses import Array, Logistic, Loss, Multinomial, SquaredHinge
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-SEARCH_TOL = 1e-3
-"""Where what is wanted of a fit is only whether it is better than another."""
-_MAX_NEWTON = 100
+LOSSES = ("multinomial", "logistic", "squared_hinge")
+"""The first has one function for each class and fits them together; the others one class against the rest at a time."""
+
+MAX_ITER = 100
+"""Newton steps; a fit that needs more is not converged."""
 _MAX_CG = 250
 _MAX_HALVINGS = 30
 _ARMIJO = 1e-4
+_ROUNDING = 1e-15
+"""Relative error of a sum of losses: a step that changes it by less has not made it worse."""
 _AT_ONCE = 1 << 24
 """Numbers in one array of scores; more fits are solved in several goes."""
-_RANK = 1e-12
-"""Directions whose variance is below this share of the largest one's hold rounding errors only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +48,12 @@ class PathResult:
         One function for two classes, else one for each class.
     intercept : float64 array (n_parts, n_C, n_functions)
     gradient : float64 array (n_parts, n_C)
-        Euclidean norm of the gradient of the mean loss with its penalty, where the solver stopped.
+        Euclidean norm of the gradient of ``(C * loss + penalty) / (C * sum of weights)`` where the solver stopped, the
+        largest one over functions that are fitted one by one.
     n_iter : int array (n_parts, n_C)
-        Newton steps.
+        Newton steps; the most over such functions.
     converged : bool array (n_parts, n_C)
+        Whether `gradient` is within the tolerance.
     """
 
     coef: FloatArray
@@ -54,239 +63,255 @@ class PathResult:
     converged: NDArray[np.bool_]
 
 
-class Rotation:
-    """Features in an orthonormal basis of their span in which they are uncorrelated.
+def fit_path(
+    X: Array,
+    codes: IntArray,
+    C: FloatArray,
+    weights: FloatArray,
+    *,
+    loss: str,
+    tol: float,
+    max_iter: int = MAX_ITER,
+) -> PathResult:
+    """Fit a linear head at every C on every training part.
 
-    Coefficients of an L2-penalised head lie in that span (the representer theorem), and their length does not change.
-    Costs the eigenvalues of a matrix as large as the smaller side of X.
+    Minimises for each part and C ``C * sum_i weights_i * loss_i + ||coef||^2 / 2``. As in scikit-learn, the intercept
+    is not penalised in logistic regression, and penalised in the support vector machine (`LinearSVC` treats it as the
+    coefficient of a feature that is 1).
 
     Parameters
     ----------
     X : float64 array (n_samples, n_features)
-
-    Attributes
-    ----------
-    rows : float64 array (n_samples, rank)
-        X, less its mean, in the basis.
-    """
-
-    def __init__(self, X: FloatArray) -> None:
-        self._mean = X.mean(axis=0)
-        centred = X - self._mean
-        n_samples, n_features = X.shape
-        if n_samples <= n_features:
-            values, vectors = eigh(centred @ centred.T)
-            kept = values > max(values[-1], 0.0) * _RANK
-            deviations = np.sqrt(values[kept])
-            self.rows = np.ascontiguousarray(vectors[:, kept] * deviations)
-            self._basis = centred.T @ (vectors[:, kept] / deviations)
-        else:
-            values, vectors = eigh(centred.T @ centred)
-            self._basis = vectors[:, values > max(values[-1], 0.0) * _RANK]
-            self.rows = centred @ self._basis
-
-    def transform(self, X: FloatArray) -> FloatArray:
-        """Return other rows (n, n_features) in the basis: (n, rank)."""
-        return (X - self._mean) @ self._basis
-
-    def restore(self, coef: FloatArray, intercept: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return coefficients (..., rank) and intercepts (...) for the features as they were."""
-        coef = coef @ self._basis.T
-        return coef, intercept - coef @ self._mean
-
-
-def logistic_path(
-    Z: FloatArray, codes: IntArray, C: FloatArray, weights: FloatArray, *, tol: float = 1e-6
-) -> PathResult:
-    """Fit logistic regression, multinomial for more than two classes, at every C on every training part.
-
-    Minimises for each part and C, as scikit-learn's `LogisticRegression`,
-    ``C * sum_i weights_i * loss_i + ||coef||^2 / 2``; the intercept is not penalised.
-
-    Parameters
-    ----------
-    Z : float64 array (n_samples, n_features)
-        Best from `Rotation`: the result does not depend on it, but the time does.
+        NumPy's, or PyTorch's: then everything runs where it lies.
     codes : int array (n_samples,)
-        Class of each row, from 0.
+        Class of each row, from 0; at least two.
     C : float64 array (n_C,)
         Inverse strength of the penalty, > 0.
     weights : float64 array (n_parts, n_samples)
         How much a row counts in a part: 0 where it is not in it.
+    loss : str
+        One of `LOSSES`. ``"multinomial"`` with two classes is ``"logistic"``, as in scikit-learn.
     tol : float
-        Norm of the gradient of ``(C * sum + ...) / (C * sum of weights)`` at which a fit ends.
+        Norm of the gradient (see `PathResult.gradient`) at which a fit ends.
+    max_iter : int
+        Newton steps after which a fit ends all the same.
+
+    Raises
+    ------
+    ValueError
+        If a part has no row of some class: scikit-learn would leave the class out, a path cannot.
 
     Notes
     -----
     Newton's method with conjugate gradients and a line search (Nocedal and Wright, Numerical Optimization, 2nd ed.,
-    algorithm 7.1), preconditioned by the diagonal that the Hessian has where every row has the mean curvature.
+    algorithm 7.1), preconditioned by the diagonal that the Hessian has where every row has the mean curvature. For the
+    squared hinge, whose second derivative jumps, it is the finite Newton method (Mangasarian 2002; Keerthi and DeCoste,
+    JMLR 6, 2005).
     """
     n_classes = int(codes.max()) + 1
+    _check_parts(codes, weights, n_classes)
     n_functions = 1 if n_classes == 2 else n_classes
-    fits = [(part, place) for part in range(len(weights)) for place in range(len(C))]
-    at_once = max(1, _AT_ONCE // (len(Z) * n_functions))
-    coef = np.zeros((len(weights), len(C), n_functions, Z.shape[1]))
-    intercept = np.zeros((len(weights), len(C), n_functions))
-    gradient = np.zeros((len(weights), len(C)))
-    n_iter = np.zeros((len(weights), len(C)), np.int64)
-    rows = np.column_stack([Z, np.ones(len(Z))])
-    for start in range(0, len(fits), at_once):
-        parts, places = (np.array(each) for each in zip(*fits[start : start + at_once], strict=True))
-        problem = _Problem(rows, _targets(codes, n_functions), C[places], weights[parts])
-        W, gradient[parts, places], n_iter[parts, places] = _newton(problem, tol)
-        coef[parts, places] = W[:-1].transpose(1, 2, 0)
-        intercept[parts, places] = W[-1]
-    if n_functions > 1:  # any constant may be added to all: scikit-learn's choice
-        intercept -= intercept.mean(axis=-1, keepdims=True)
+    together = n_functions if loss == "multinomial" else 1
+    xp, grid = _namespace(X), np.asarray(C, dtype=np.float64)
+    centre = X.mean(axis=0) * (loss != "squared_hinge")  # a penalised intercept would be another one after centring
+    rows = xp.concatenate([X - centre, xp.ones_like(X[:, :1])], axis=1)
+    shape = (len(weights), len(grid), n_functions)
+    coef, intercept = np.zeros((*shape, X.shape[1])), np.zeros(shape)
+    gradient, n_iter = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    # Each column is a part, and a function where they are fitted one by one.
+    parts, functions = (axis.ravel() for axis in np.indices((len(weights), n_functions // together)))
+    at_once = max(1, _AT_ONCE // (len(X) * together))
+    for start in range(0, len(parts), at_once):
+        part, function = parts[start : start + at_once, None], functions[start : start + at_once, None]
+        if together > 1:
+            function = np.arange(n_functions)[None]
+        losses = _make_loss(loss, codes, n_functions, function[:, 0], X)
+        of_rows = _like(X, weights.T[:, part[:, 0]])
+        W = _like(X, np.zeros((X.shape[1] + 1, together, len(part))))
+        for place in np.argsort(grid):  # each from the optimum at the C before
+            problem = _Problem(rows, losses, of_rows, float(grid[place]), penalise_intercept=loss == "squared_hinge")
+            norms, steps = _newton(problem, W, tol, max_iter)
+            coefficients, constants = _restored(W, centre)
+            coef[part, place, function], intercept[part, place, function] = coefficients, constants
+            gradient[part, place, function], n_iter[part, place, function] = norms[:, None], steps[:, None]
+    gradient, n_iter = gradient.max(axis=2), n_iter.max(axis=2)
     return PathResult(coef, intercept, gradient, n_iter, gradient <= tol)
 
 
-def _targets(codes: IntArray, n_functions: int) -> FloatArray:
-    """Return (n_samples, n_functions): the class as ones and zeros."""
-    if n_functions == 1:
-        return codes[:, None].astype(np.float64)
-    return np.eye(n_functions)[codes]
+def _check_parts(codes: IntArray, weights: FloatArray, n_classes: int) -> None:
+    counts = np.stack([weights[:, codes == code].sum(axis=1) for code in range(n_classes)])
+    if n_classes < 2 or not (counts > 0).all():
+        raise ValueError("every training part needs rows of at least two classes, and of each class there is")
+
+
+def _namespace(X: Array) -> Any:
+    if isinstance(X, np.ndarray):
+        return np
+    import sys
+
+    return sys.modules["torch"]  # whoever has a tensor has imported it
+
+
+def _like(X: Array, values: NDArray[Any]) -> Array:
+    """Return the values beside X: as they are, or as a tensor on its device."""
+    return values if isinstance(X, np.ndarray) else _namespace(X).asarray(values, device=X.device)
+
+
+def _to_numpy(W: Array) -> FloatArray:
+    found: FloatArray = W if isinstance(W, np.ndarray) else W.cpu().numpy()
+    return found
+
+
+def _make_loss(name: str, codes: IntArray, n_functions: int, functions: IntArray, X: Array) -> Loss:
+    """Return the loss of fits that tell these classes from the rest; with two classes the second from the first."""
+    xp = _namespace(X)
+    if name == "multinomial" and n_functions > 1:
+        return Multinomial(xp, _like(X, np.eye(n_functions)[codes][:, :, None]))
+    is_class = codes[:, None] == (functions if n_functions > 1 else np.ones(1, dtype=np.int64))
+    targets = _like(X, is_class[:, None, :].astype(np.float64))
+    return SquaredHinge(xp, 2.0 * targets - 1.0) if name == "squared_hinge" else Logistic(xp, targets)
+
+
+def _restored(W: Array, centre: Array) -> tuple[FloatArray, FloatArray]:
+    """Return coefficients (n_fits, n_functions, n_features) and intercepts (n_fits, n_functions) for rows as they were."""
+    xp = _namespace(W)
+    constants = W[-1] - xp.einsum("d,dkf->kf", centre, W[:-1])
+    if len(constants) > 1:  # any constant may be added to all: scikit-learn's choice
+        constants = constants - W[-1].mean(axis=0)
+    return _to_numpy(W[:-1]).transpose(2, 1, 0), _to_numpy(constants).T
 
 
 class _Problem:
-    """Fits that are solved together; coefficients are (n_coordinates, n_fits, n_functions), the intercepts last."""
+    """Fits that are solved together.
 
-    def __init__(self, rows: FloatArray, targets: FloatArray, C: FloatArray, weights: FloatArray) -> None:
-        self.rows, self.targets = rows, targets
-        self.C = C
-        self.weights = weights.T[:, :, None]  # (n_samples, n_fits, 1)
+    Coefficients are (n_coordinates, n_functions, n_fits), the intercepts last; scores (n_samples, n_functions, n_fits).
+    """
+
+    def __init__(self, rows: Array, loss: Loss, weights: Array, C: float, *, penalise_intercept: bool) -> None:
+        self.rows, self.loss, self._weights = rows, loss, weights
         # In units of the mean loss: sums do not grow with n, and C does not decide when a fit has converged.
-        self.scale = 1.0 / weights.sum(axis=1)
-        self.penalty = np.ones((rows.shape[1], 1, 1)) * (self.scale / C)[None, :, None]
-        self.penalty[-1] = 0.0
-        self.squares = np.square(rows).T @ weights.T * self.scale  # mean square of each coordinate in each part
-        self.n_functions = targets.shape[1]
+        self._scale = 1.0 / weights.sum(axis=0)
+        self._penalty = _namespace(rows).ones_like(rows[0])[:, None, None] * (self._scale / C)
+        if not penalise_intercept:
+            self._penalty[-1] = 0.0
+        self._squares = (rows**2).T @ weights * self._scale  # mean square of each coordinate in each part
+        self._C, self._penalise_intercept = C, penalise_intercept
 
-    def only(self, kept: NDArray[np.bool_]) -> _Problem:
+    def __len__(self) -> int:
+        return int(self._scale.shape[0])
+
+    def only(self, kept: Array) -> _Problem:
         """Return the problem of some of the fits."""
-        return _Problem(self.rows, self.targets, self.C[kept], self.weights[:, kept, 0].T)
+        return _Problem(
+            self.rows,
+            self.loss.only(kept),
+            self._weights[:, kept],
+            self._C,
+            penalise_intercept=self._penalise_intercept,
+        )
 
-    def scores(self, W: FloatArray) -> FloatArray:
-        """Return (n_samples, n_fits, n_functions)."""
-        shape = W.shape
-        return (self.rows @ W.reshape(shape[0], -1)).reshape(len(self.rows), *shape[1:])
+    def scores(self, W: Array) -> Array:
+        """Return the rows' scores by coefficients."""
+        return (self.rows @ W.reshape(len(W), -1)).reshape(len(self.rows), *W.shape[1:])
 
-    def back(self, T: FloatArray) -> FloatArray:
-        """Return the rows' sum weighted by T (n_samples, n_fits, n_functions), per fit and function."""
-        shape = T.shape
-        return (self.rows.T @ T.reshape(shape[0], -1)).reshape(self.rows.shape[1], *shape[1:])
+    def _back(self, T: Array) -> Array:
+        """Return the mean over the rows weighted by T, like coefficients."""
+        T *= self._weights[:, None]
+        return (self.rows.T @ T.reshape(len(T), -1)).reshape(self.rows.shape[1], *T.shape[1:]) * self._scale
 
-    def probabilities(self, T: FloatArray) -> FloatArray:
-        if self.n_functions == 1:
-            return 0.5 * (1.0 + np.tanh(0.5 * T))
-        T = np.exp(T - T.max(axis=2, keepdims=True))
-        T /= T.sum(axis=2, keepdims=True)
-        return T
+    def values(self, T: Array, W: Array) -> Array:
+        """Return what is minimised (n_fits,)."""
+        loss = (self.loss.losses(T) * self._weights).sum(axis=0) * self._scale
+        return loss + 0.5 * (self._penalty * W**2).sum(axis=(0, 1))
 
-    def values(self, T: FloatArray, W: FloatArray) -> FloatArray:
-        """Return what is minimised, for each fit."""
-        targets = self.targets[:, None, :]
-        if self.n_functions == 1:
-            losses = (np.logaddexp(0.0, T) - targets * T)[:, :, 0]
-        else:
-            top = T.max(axis=2)
-            losses = np.log(np.exp(T - top[:, :, None]).sum(axis=2)) + top - (targets * T).sum(axis=2)
-        loss = np.einsum("ij,ij->j", losses, self.weights[:, :, 0]) * self.scale
-        result: FloatArray = loss + 0.5 * (self.penalty * np.square(W)).sum(axis=(0, 2))
-        return result
+    def gradients(self, S: Array, W: Array) -> Array:
+        """Return its gradient, like coefficients."""
+        return self._back(self.loss.slopes(S)) + self._penalty * W
 
-    def gradients(self, P: FloatArray, W: FloatArray) -> FloatArray:
-        residuals = (P - self.targets[:, None, :]) * self.weights
-        return self.back(residuals) * self.scale[:, None] + self.penalty * W
+    def hessian_times(self, S: Array, V: Array) -> Array:
+        """Return its second derivatives times V, both like coefficients."""
+        return self._back(self.loss.curvature_times(S, self.scores(V))) + self._penalty * V
 
-    def curvatures(self, P: FloatArray) -> FloatArray:
-        """Return the second derivatives of each row's loss by its own function's score, weighted."""
-        return P * (1.0 - P) * self.weights
-
-    def hessian_times(self, P: FloatArray, V: FloatArray) -> FloatArray:
-        T = self.scores(V)
-        if self.n_functions == 1:
-            T *= P * (1.0 - P)
-        else:
-            T *= P
-            T -= P * T.sum(axis=2, keepdims=True)
-        T *= self.weights
-        return self.back(T) * self.scale[:, None] + self.penalty * V
+    def diagonal(self, S: Array) -> Array:
+        """Return the Hessian's diagonal, like coefficients, were the mean curvature that of every row."""
+        mean = (self.loss.curvatures(S) * self._weights[:, None]).sum(axis=0) * self._scale  # (n_functions, n_fits)
+        diagonal = self._squares[:, None] * mean + self._penalty
+        # A coordinate that is always 0, and an intercept without a penalty where no row has curvature left, have none.
+        xp = _namespace(diagonal)
+        return xp.maximum(diagonal, 1e-12 * xp.amax(diagonal, axis=0) + 1e-300)
 
 
-def _newton(problem: _Problem, tol: float) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Return the coefficients of all fits, the norm of their gradients, and the steps that they took."""
-    n_fits = len(problem.C)
-    W = np.zeros((problem.rows.shape[1], n_fits, problem.n_functions))
-    norms, n_iter = np.zeros(n_fits), np.zeros(n_fits, np.int64)
-    left = np.arange(n_fits)
-    T = problem.scores(W)
-    for _ in range(_MAX_NEWTON + 1):
-        mine = W[:, left]
-        P = problem.probabilities(T)
-        gradient = problem.gradients(P, mine)
-        norms[left] = np.sqrt(np.square(gradient).sum(axis=(0, 2)))
-        open_ = norms[left] > tol
-        if not open_.any():
+def _newton(problem: _Problem, W: Array, tol: float, max_iter: int) -> tuple[FloatArray, IntArray]:
+    """Move the coefficients W of all fits to their optimum; return the norms of the gradient there, and the steps."""
+    norms, n_iter = np.zeros(len(problem)), np.zeros(len(problem), np.int64)
+    left = np.arange(len(problem))
+    mine, T = W, problem.scores(W)
+    for step in range(max_iter + 1):
+        S = problem.loss.state(T)
+        gradient = problem.gradients(S, mine)
+        norms[left] = _to_numpy(_norms(gradient))
+        far = norms[left] > tol
+        if step == max_iter or not far.any():
             break
-        if not open_.all():
-            left, problem = left[open_], problem.only(open_)
-            mine, T, P, gradient = mine[:, open_], T[:, open_], P[:, open_], gradient[:, open_]
-        step = _conjugate_gradients(problem, P, gradient)
-        moved, T, progress = _line_search(problem, mine, T, step, gradient)
-        W[:, left] = moved
-        n_iter[left] += 1
-        if not progress.all():  # the value does not change any more in its last digits
-            left, problem, T = left[progress], problem.only(progress), T[:, progress]
+        if not far.all():
+            left, problem = left[far], problem.only(far)
+            mine, T, S, gradient = (each[..., far] for each in (mine, T, S, gradient))
+        direction = _conjugate_gradients(problem, S, gradient)
+        mine, T, moved = _line_search(problem, mine, T, direction, gradient)
+        W[..., left] = mine
+        n_iter[left] += moved
+        if not moved.all():  # nothing along the direction is better within rounding
+            left, problem, mine, T = left[moved], problem.only(moved), mine[..., moved], T[..., moved]
             if not len(left):
                 break
-    return W, norms, n_iter
+    return norms, n_iter
 
 
-def _conjugate_gradients(problem: _Problem, P: FloatArray, gradient: FloatArray) -> FloatArray:
-    """Return about -H^-1 gradient of each fit, the nearer the smaller the gradient."""
-    mean = problem.curvatures(P).sum(axis=0) * problem.scale[:, None]  # (n_fits, n_functions)
-    diagonal = problem.squares[:, :, None] * mean[None] + problem.penalty
-    diagonal = np.maximum(diagonal, 1e-12 * diagonal.max(axis=0))
-    D = np.zeros_like(gradient)
-    R = -gradient
-    S = R / diagonal
-    V = S.copy()
-    rs = (R * S).sum(axis=(0, 2))
-    size = np.sqrt(np.square(gradient).sum(axis=(0, 2)))
-    enough = np.minimum(0.1, np.sqrt(size)) * size
-    open_ = np.ones(len(size), dtype=bool)
+def _norms(values: Array) -> Array:
+    """Return the Euclidean norm of each fit's values, like coefficients."""
+    return (values**2).sum(axis=(0, 1)) ** 0.5
+
+
+def _conjugate_gradients(problem: _Problem, S: Array, gradient: Array) -> Array:
+    """Return about ``-H^-1 gradient`` of each fit, the nearer the smaller the gradient."""
+    xp = _namespace(gradient)
+    diagonal = problem.diagonal(S)
+    D, R = xp.zeros_like(gradient), -gradient
+    Z = R / diagonal
+    V = 1.0 * Z
+    rz = (R * Z).sum(axis=(0, 1))
+    size = _norms(gradient)
+    enough = xp.where(size < 0.01, size**0.5, 0.1 + 0.0 * size) * size  # superlinear convergence, but no waste far away
+    going = size > 0
     for _ in range(_MAX_CG):
-        HV = problem.hessian_times(P, V)
-        curvature = (V * HV).sum(axis=(0, 2))
-        open_ &= curvature > 0
-        alpha = np.where(open_, rs / np.where(open_, curvature, 1.0), 0.0)
-        D += alpha[:, None] * V
-        R -= alpha[:, None] * HV
-        open_ &= np.sqrt(np.square(R).sum(axis=(0, 2))) > enough
-        if not open_.any():
+        HV = problem.hessian_times(S, V)
+        curvature = (V * HV).sum(axis=(0, 1))
+        going = going & (curvature > 0)
+        alpha = xp.where(going, rz / xp.where(going, curvature, 1.0 + 0.0 * rz), 0.0 * rz)
+        D += alpha * V
+        R -= alpha * HV
+        going = going & (_norms(R) > enough)
+        if not going.any():
             break
-        S = R / diagonal
-        new = (R * S).sum(axis=(0, 2))
-        V = S + (new / np.maximum(rs, 1e-300))[:, None] * V
-        rs = new
+        Z = R / diagonal
+        new = (R * Z).sum(axis=(0, 1))
+        V = Z + new / xp.where(rz > 0, rz, 1.0 + 0.0 * rz) * V
+        rz = new
     return D
 
 
 def _line_search(
-    problem: _Problem, W: FloatArray, T: FloatArray, step: FloatArray, gradient: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Go along each fit's step as far as its value falls; return coefficients, scores, and who got on."""
-    slope = (step * gradient).sum(axis=(0, 2))
-    moved = problem.scores(step)
+    problem: _Problem, W: Array, T: Array, direction: Array, gradient: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Go along each fit's direction as far as its value falls; return coefficients, scores, and which fits moved."""
+    slope, way = (direction * gradient).sum(axis=(0, 1)), problem.scores(direction)
     value = problem.values(T, W)
-    lengths = np.ones(len(slope))
-    done = np.zeros(len(slope), dtype=bool)
+    length, done = 1.0 + 0.0 * slope, slope != slope
     for _ in range(_MAX_HALVINGS):
-        tried = problem.values(T + lengths[:, None] * moved, W + lengths[:, None] * step)
-        done |= tried <= value + _ARMIJO * lengths * slope + 1e-15 * np.abs(value)
+        tried = problem.values(T + length * way, W + length * direction)
+        done = done | (tried <= value + _ARMIJO * length * slope + _ROUNDING * abs(value))
         if done.all():
             break
-        lengths = np.where(done, lengths, 0.5 * lengths)
-    lengths = np.where(done, lengths, 0.0)
-    return W + lengths[:, None] * step, T + lengths[:, None] * moved, done
+        length = length * (1.0 - 0.5 * ~done)
+    length = length * done
+    return W + length * direction, T + length * way, _to_numpy(done)

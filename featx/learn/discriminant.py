@@ -1,0 +1,124 @@
+"""Linear discriminant analysis with shrinkage, at the cost of the span of the rows and not of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featx.learn.coordinates import Isometry
+from featx.learn.training import Scored, TrainingParts, class_weights, softmax
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Gaussian classes with one covariance between that of the data and a multiple of the identity.
+
+    The optimum is that of scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)``, which needs the
+    inverse of a matrix as large as there are features.
+
+    Parameters
+    ----------
+    shrinkage : float
+        Above 0, at most 1: ``(1 - shrinkage) S + shrinkage * trace(S) / n_features * I``.
+    class_weight : "balanced" or None
+        All classes as likely as each other, or as in the training data.
+
+    Attributes
+    ----------
+    coef_ : float64 array (n_functions, n_features)
+        One function for two classes, else one for each class.
+    intercept_ : float64 array (n_functions,)
+    classes_ : array (n_classes,)
+    n_features_in_ : int
+    """
+
+    def __init__(self, *, shrinkage: float = 0.1, class_weight: str | None = None) -> None:
+        self.shrinkage = shrinkage
+        self.class_weight = class_weight
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> ShrinkageDiscriminant:
+        """Fit on features (n_samples, n_features) and labels (n_samples,)."""
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")
+        if not 0 < self.shrinkage <= 1:
+            raise ValueError(f"shrinkage {self.shrinkage}: expected above 0 and at most 1")
+        isometry = Isometry(X)
+        gaussian = _Gaussians(isometry.transform(X), codes, self.class_weight, X.shape[1])
+        coef, self.intercept_ = gaussian.functions(self.shrinkage)
+        self.coef_ = isometry.restore(coef)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> FloatArray:
+        """Return log posterior odds (n,) for two classes, else log posteriors (n, n_classes) but for a constant."""
+        values = self._decisions(X)
+        return values[:, 0] if values.shape[1] == 1 else values
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the classes (n,) of features (n, n_features)."""
+        values = self._decisions(X)
+        codes = (values[:, 0] > 0).astype(np.int64) if values.shape[1] == 1 else values.argmax(axis=1)
+        return np.asarray(self.classes_[codes])
+
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Return the posterior probability (n, n_classes) of each class for features (n, n_features)."""
+        return softmax(self._decisions(X))
+
+    def _decisions(self, X: ArrayLike) -> FloatArray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        decisions: FloatArray = X @ self.coef_.T + self.intercept_
+        return decisions
+
+
+class _Gaussians:
+    """Class means and the eigenvectors of the covariance within classes: all that any shrinkage needs."""
+
+    def __init__(self, X: FloatArray, codes: IntArray, class_weight: str | None, n_features: int) -> None:
+        shares = np.bincount(codes) / len(codes)
+        self._means = np.stack([X[codes == code].mean(axis=0) for code in range(len(shares))])
+        self._log_priors = np.log(shares) if class_weight is None else np.zeros(len(shares))
+        # Each class counts by its share, or with balanced priors by the same share: as in scikit-learn.
+        weights = class_weights(codes, class_weight)
+        within = (X - self._means[codes]) * np.sqrt(weights / len(X))[:, None]
+        if len(X) < X.shape[1]:
+            values, vectors = eigh(within @ within.T)
+            kept = values > max(values[-1], 0.0) * 1e-12
+            self._values = values[kept]
+            self._vectors = (within.T @ vectors[:, kept]) / np.sqrt(self._values)
+        else:
+            self._values, self._vectors = eigh(within.T @ within)
+            self._values = np.maximum(self._values, 0.0)
+        trace = float(self._values.sum())
+        self._identity = trace / n_features if trace > 0 else 1.0  # no variance within classes: their means decide
+        self._along = self._vectors.T @ self._means.T
+
+    def functions(self, shrinkage: float) -> tuple[FloatArray, FloatArray]:
+        """Return coefficients (n_functions, n_features) and intercepts: those of the second class less the first's for two."""
+        floor, values = shrinkage * self._identity, (1.0 - shrinkage) * self._values
+        # The inverse of V diag(values) V' + floor I, for V whose columns are orthonormal, but may be few.
+        coef = (self._means.T - self._vectors @ ((values / (values + floor))[:, None] * self._along)).T / floor
+        intercept = self._log_priors - 0.5 * np.einsum("cd,cd->c", coef, self._means)
+        if len(coef) == 2:
+            return coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        return coef, intercept
+
+
+def search_lda(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
+    """Score each part's rows by discriminant analysis at each shrinkage; see `featx.learn.heads.Head.search`."""
+    for fitted, scored in zip(parts.fitted, parts.scored, strict=True):
+        gaussians = _Gaussians(parts.X[fitted], parts.codes[fitted], parts.class_weight, parts.n_features)
+        found = [gaussians.functions(value) for value in values]
+        decisions = np.stack([parts.X[scored] @ coef.T + intercept for coef, intercept in found])
+        yield Scored.of_probabilities(decisions)
