@@ -29,7 +29,7 @@ class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     ----------
     shrinkage : float
         Above 0, at most 1: ``(1 - shrinkage) S + shrinkage * trace(S) / n_features * I``.
-    class_weight : "balanced" or None
+    priors : "equal" or None
         All classes as likely as each other, or as in the training data.
 
     Attributes
@@ -41,9 +41,9 @@ class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     n_features_in_ : int
     """
 
-    def __init__(self, *, shrinkage: float = 0.1, class_weight: str | None = None) -> None:
+    def __init__(self, *, shrinkage: float = 0.1, priors: str | None = None) -> None:
         self.shrinkage = shrinkage
-        self.class_weight = class_weight
+        self.priors = priors
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> ShrinkageDiscriminant:
         """Fit on features (n_samples, n_features) and labels (n_samples,)."""
@@ -54,8 +54,10 @@ class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage {self.shrinkage}: expected above 0 and at most 1")
+        if self.priors not in (None, "equal"):
+            raise ValueError(f"priors {self.priors!r}: expected 'equal' or None")
         isometry = Isometry(X)
-        gaussian = _Gaussians(isometry.transform(X), codes, self.class_weight, X.shape[1])
+        gaussian = _Gaussians(isometry.transform(X), codes, self.priors == "equal", X.shape[1])
         coef, self.intercept_ = gaussian.functions(self.shrinkage)
         self.coef_ = isometry.restore(coef)
         return self
@@ -85,12 +87,12 @@ class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 class _Gaussians:
     """Class means and the eigenvectors of the covariance within classes: all that any shrinkage needs."""
 
-    def __init__(self, X: FloatArray, codes: IntArray, class_weight: str | None, n_features: int) -> None:
+    def __init__(self, X: FloatArray, codes: IntArray, equal_priors: bool, n_features: int) -> None:
         shares = np.bincount(codes) / len(codes)
         self._means = np.stack([X[codes == code].mean(axis=0) for code in range(len(shares))])
-        self._log_priors = np.log(shares) if class_weight is None else np.zeros(len(shares))
-        # Each class counts by its share, or with balanced priors by the same share: as in scikit-learn.
-        weights = class_weights(codes, class_weight)
+        self._log_priors = np.zeros(len(shares)) if equal_priors else np.log(shares)
+        # The covariance of a class counts by its prior: as in scikit-learn.
+        weights = class_weights(codes, "balanced" if equal_priors else None)
         within = (X - self._means[codes]) * np.sqrt(weights / len(X))[:, None]
         if len(X) < X.shape[1]:
             values, vectors = eigh(within @ within.T)
@@ -105,7 +107,7 @@ class _Gaussians:
         self._along = self._vectors.T @ self._means.T
 
     def functions(self, shrinkage: float) -> tuple[FloatArray, FloatArray]:
-        """Return coefficients (n_functions, n_features) and intercepts: those of the second class less the first's for two."""
+        """Return coefficients (n_functions, n_features) and intercepts; of two classes, the second's less the first's."""
         floor, values = shrinkage * self._identity, (1.0 - shrinkage) * self._values
         # The inverse of V diag(values) V' + floor I, for V whose columns are orthonormal, but may be few.
         coef = (self._means.T - self._vectors @ ((values / (values + floor))[:, None] * self._along)).T / floor
@@ -118,7 +120,7 @@ class _Gaussians:
 def search_lda(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
     """Score each part's rows by discriminant analysis at each shrinkage; see `featx.learn.heads.Head.search`."""
     for fitted, scored in zip(parts.fitted, parts.scored, strict=True):
-        gaussians = _Gaussians(parts.X[fitted], parts.codes[fitted], parts.class_weight, parts.n_features)
+        gaussians = _Gaussians(parts.X[fitted], parts.codes[fitted], parts.class_weight == "balanced", parts.n_features)
         found = [gaussians.functions(value) for value in values]
         decisions = np.stack([parts.X[scored] @ coef.T + intercept for coef, intercept in found])
         yield Scored.of_probabilities(decisions)

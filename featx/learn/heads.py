@@ -147,7 +147,7 @@ HEADS = {
             summary="linear discriminant analysis with a shrunken covariance",
             parameter=SHRINKAGES,
             make=lambda shrinkage, class_weight, _: ShrinkageDiscriminant(
-                shrinkage=shrinkage, class_weight=class_weight
+                shrinkage=shrinkage, priors="equal" if class_weight == "balanced" else None
             ),
             search=search_lda,
             has_probabilities=True,

@@ -142,8 +142,11 @@ class NewtonLinearSVC(_LinearHead):
 
     Parameters
     ----------
-    C, class_weight, tol, max_iter
+    C, tol, max_iter
         As in `NewtonLogisticRegression`.
+    class_weight : dict, "balanced" or None
+        How much the rows of a class count, on either side: where a class is told from the rest, liblinear would weigh
+        its own rows alone.
 
     Attributes
     ----------

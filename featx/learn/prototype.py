@@ -53,7 +53,7 @@ class NearestPrototype(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Return how near each class is: its negative squared distance (n, n_classes), or the difference (n,) of two."""
+        """Return how near each class is: its negative squared distance (n, n_classes); of two, the difference (n,)."""
         check_is_fitted(self)
         X = self._prepared(validate_data(self, X, dtype=np.float64, reset=False))
         near = 2.0 * (X @ self.prototypes_.T) - np.einsum("cd,cd->c", self.prototypes_, self.prototypes_)

@@ -112,7 +112,7 @@ class Choice:
 
     @property
     def rank(self) -> tuple[float, int, int, int]:
-        """Sorts the better choice first; ties go to the simpler head of a kind, then to the earlier scaling and head."""
+        """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
         # Means of the same values in another order differ in the last digits: that is a tie.
         return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), list(HEADS).index(self.head))
 

@@ -77,7 +77,7 @@ class Scored:
 
     @classmethod
     def of_decisions(cls, decisions: FloatArray, converged: NDArray[np.bool_] | None = None) -> Scored:
-        """Take the class of the largest decision value (n_values, n_scored, n_functions), or the sign of the only one."""
+        """Take the class of the largest decision value (n_values, n_scored, n_functions); of one function, the sign."""
         if converged is None:
             converged = np.ones(len(decisions), dtype=bool)
         if decisions.shape[2] == 1:
