@@ -62,4 +62,6 @@ def _basis(X: FloatArray) -> FloatArray:
     length = np.linalg.norm(outside)
     if length > 1e-10 * np.linalg.norm(mean):
         basis = np.column_stack([basis, outside / length])
+    if basis.shape[1] == 0:  # nothing but zeros: any direction will do
+        basis = np.eye(n_features, 1)
     return np.ascontiguousarray(basis)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featx.learn.classifier import FeatureClassifier
 from featx.learn.coordinates import Isometry
 from featx.learn.training import Scored, TrainingParts, class_weights, softmax
 
@@ -19,7 +16,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ShrinkageDiscriminant(FeatureClassifier):
     """Gaussian classes with one covariance between that of the data and a multiple of the identity.
 
     The optimum is that of scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=...)``, which needs the
@@ -47,41 +44,20 @@ class ShrinkageDiscriminant(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> ShrinkageDiscriminant:
         """Fit on features (n_samples, n_features) and labels (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")
+        rows, codes = self._begin(X, y)
         if not 0 < self.shrinkage <= 1:
             raise ValueError(f"shrinkage {self.shrinkage}: expected above 0 and at most 1")
         if self.priors not in (None, "equal"):
             raise ValueError(f"priors {self.priors!r}: expected 'equal' or None")
-        isometry = Isometry(X)
-        gaussian = _Gaussians(isometry.transform(X), codes, self.priors == "equal", X.shape[1])
+        isometry = Isometry(rows)
+        gaussian = _Gaussians(isometry.transform(rows), codes, self.priors == "equal", rows.shape[1])
         coef, self.intercept_ = gaussian.functions(self.shrinkage)
         self.coef_ = isometry.restore(coef)
         return self
 
-    def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Return log posterior odds (n,) for two classes, else log posteriors (n, n_classes) but for a constant."""
-        values = self._decisions(X)
-        return values[:, 0] if values.shape[1] == 1 else values
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the classes (n,) of features (n, n_features)."""
-        values = self._decisions(X)
-        codes = (values[:, 0] > 0).astype(np.int64) if values.shape[1] == 1 else values.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
-
     def predict_proba(self, X: ArrayLike) -> FloatArray:
         """Return the posterior probability (n, n_classes) of each class for features (n, n_features)."""
         return softmax(self._decisions(X))
-
-    def _decisions(self, X: ArrayLike) -> FloatArray:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        decisions: FloatArray = X @ self.coef_.T + self.intercept_
-        return decisions
 
 
 class _Gaussians:
@@ -107,7 +83,7 @@ class _Gaussians:
         self._along = self._vectors.T @ self._means.T
 
     def functions(self, shrinkage: float) -> tuple[FloatArray, FloatArray]:
-        """Return coefficients (n_functions, n_features) and intercepts; of two classes, the second's less the first's."""
+        """Return coefficients (n_functions, n_features) and intercepts; of two classes, their difference."""
         floor, values = shrinkage * self._identity, (1.0 - shrinkage) * self._values
         # The inverse of V diag(values) V' + floor I, for V whose columns are orthonormal, but may be few.
         coef = (self._means.T - self._vectors @ ((values / (values + floor))[:, None] * self._along)).T / floor

@@ -26,6 +26,7 @@ from featx.learn.discriminant import ShrinkageDiscriminant, search_lda
 from featx.learn.kernel import search_svm_rbf
 from featx.learn.linear import NewtonLinearSVC, NewtonLogisticRegression, search_logistic, search_svm
 from featx.learn.neighbours import search_knn
+from featx.learn.own import maker, own_classifier, search_by_fitting
 from featx.learn.prototype import NearestPrototype, search_prototype
 from featx.learn.ridge import search_ridge
 from featx.learn.training import Scored, TrainingParts
@@ -64,7 +65,7 @@ class Parameter:
 STRENGTHS = Parameter("C", tuple(10.0**power for power in range(-6, 4)), per_view=-1)
 ALPHAS = Parameter("alpha", tuple(10.0**power for power in range(8, -5, -1)), per_view=1)
 SHRINKAGES = Parameter("shrinkage", (1.0, 0.99, 0.97, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.03, 0.01, 0.001), (0.0, 1.0))
-NEIGHBOURS = Parameter("n_neighbors", (100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1), (1, np.inf))
+NEIGHBOURS = Parameter("n_neighbors", (100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1), (1, np.inf), per_view=1)
 NOTHING = Parameter("", (0.0,))
 
 
@@ -178,11 +179,29 @@ SCALINGS: dict[str, Callable[[], Any] | None] = {"raw": None, "standardise": Sta
 """Features as they are; each column to mean 0 and deviation 1; each row to Euclidean length 1. In the order of ties."""
 
 
-def check_heads(names: tuple[str, ...]) -> None:
-    """Raise UnknownNameError, with close matches, for the first name that is no head's."""
-    for name in names:
-        if name not in HEADS:
-            raise UnknownNameError("head", name, HEADS)
+def find_head(name: str) -> Head:
+    """Return the head of a name: one of `HEADS`, or that of a user's function, ``package.module:factory``.
+
+    Raises
+    ------
+    UnknownNameError
+        With close matches.
+    UsageError, InputError
+        A function that is not there, fails, or gives no classifier.
+    """
+    if name in HEADS:
+        return HEADS[name]
+    if ":" not in name:
+        raise UnknownNameError("head", name, HEADS, hint="your own is written package.module:factory")
+    make = maker(name)
+    has_probabilities = hasattr(own_classifier(name), "predict_proba")
+    search = partial(search_by_fitting, make=make)
+    return Head(name, "your own", NOTHING, make, search, has_probabilities, is_isometric=False)
+
+
+def order_of(name: str) -> int:
+    """Return a head's place in the order in which ties are broken: a user's own come last."""
+    return list(HEADS).index(name) if name in HEADS else len(HEADS)
 
 
 def make_scaler(scaling: str) -> Any:
@@ -199,7 +218,7 @@ def make_head(
     Parameters
     ----------
     name, scaling : str
-        Of `HEADS` and `SCALINGS`.
+        As `find_head` takes it, and of `SCALINGS`.
     value : float
         Of the head's parameter.
     random_state : int
@@ -211,7 +230,7 @@ def make_head(
     sklearn.pipeline.Pipeline
         Steps ``scale`` (not with ``"raw"``) and ``head``.
     """
-    steps = [("head", HEADS[name].make(value, class_weight, random_state))]
+    steps = [("head", find_head(name).make(value, class_weight, random_state))]
     scaler = make_scaler(scaling)
     return Pipeline(steps if scaler is None else [("scale", scaler), *steps])
 
@@ -246,4 +265,4 @@ def fit_head(
     sklearn.pipeline.Pipeline or SigmoidCalibrated
     """
     head = make_head(name, value, scaling, random_state, class_weight=class_weight)
-    return (head if HEADS[name].has_probabilities else SigmoidCalibrated(head, folds, weights)).fit(X, y)
+    return (head if find_head(name).has_probabilities else SigmoidCalibrated(head, folds, weights)).fit(X, y)

@@ -106,9 +106,9 @@ def score_inner_folds(
     for classes, folds, parts in _iter_parts(samples, head, inner, use):
         parts = replace(parts, class_weight=class_weight, random_state=random_state)
         for (_, scored), said in zip(folds, head.search(parts, of_rows), strict=True):
-            said = _mean_over_views(said, n_scored, head.has_probabilities)
+            said = _mean_over_views(said, n_scored)
             scores = [
-                scoring_value(scoring, samples.y[scored], classes[predicted], said_values, classes)
+                scoring_value(scoring, samples.y[scored], classes[predicted], said_values, list(classes))
                 for predicted, said_values in zip(said.predicted, said.values, strict=True)
             ]
             found.append(([np.nan if score is None else score for score in scores], said.converged))
@@ -159,7 +159,7 @@ def _rows(places: IntArray, n_views: int, every: bool) -> IntArray:
     return (places[:, None] * n_views + np.arange(n_views if every else 1)).ravel()
 
 
-def _mean_over_views(said: Scored, n_views: int, has_probabilities: bool) -> Scored:
+def _mean_over_views(said: Scored, n_views: int) -> Scored:
     """Decide on samples by the mean over their rows; see `featx.learn.views.mean_over_views`."""
     if n_views == 1:
         return said

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
+from featx.learn.classifier import FeatureClassifier
 from featx.learn.coordinates import Isometry
+from featx.learn.device import to_device
 from featx.learn.path import MAX_ITER, fit_path
 from featx.learn.training import Scored, TrainingParts, softmax
 
 FloatArray = NDArray[np.float64]
 
-TOL = 1e-6
+TOL = 1e-8
 """Norm of the gradient of the mean loss with its penalty at which a head that is used or reported is fitted."""
 SEARCH_TOL = 1e-4
 """The same where all that is wanted of a fit is whether it is better than another."""
@@ -28,10 +28,8 @@ _RAMP = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """A fit at one C starts from the optimum at these shares of it; the last needs few steps then."""
 
 
-class _LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class _NewtonClassifier(FeatureClassifier):
     """A linear classifier fitted with one of `featx.learn.path.LOSSES`."""
-
-    _loss: str
 
     def __init__(self, *, C: float = 1.0, class_weight: Any = None, tol: float = TOL, max_iter: int = MAX_ITER) -> None:
         self.C = C
@@ -39,19 +37,19 @@ class _LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.max_iter = max_iter
 
+    @property
+    def _loss(self) -> str:
+        return "squared_hinge"
+
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Fit on features (n_samples, n_features) and labels (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        weights = weights * compute_sample_weight(self.class_weight, y)
-        isometry = Isometry(X)
+        rows, codes = self._begin(X, y)
+        weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        weights = weights * compute_sample_weight(self.class_weight, np.asarray(y))
+        isometry = Isometry(rows)
         grid = np.array([*(share * self.C for share in _RAMP if self._loss == "squared_hinge"), self.C])
         found = fit_path(
-            isometry.transform(X), codes, grid, weights[None], loss=self._loss, tol=self.tol, max_iter=self.max_iter
+            isometry.transform(rows), codes, grid, weights[None], loss=self._loss, tol=self.tol, max_iter=self.max_iter
         )
         self.coef_ = isometry.restore(found.coef[0, -1])
         self.intercept_ = found.intercept[0, -1]
@@ -65,25 +63,8 @@ class _LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return self
 
-    def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Return decision values, (n,) for two classes, else (n, n_classes)."""
-        values = self._decisions(X)
-        return values[:, 0] if values.shape[1] == 1 else values
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the classes (n,) of features (n, n_features)."""
-        values = self._decisions(X)
-        codes = (values[:, 0] > 0).astype(np.int64) if values.shape[1] == 1 else values.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
-
-    def _decisions(self, X: ArrayLike) -> FloatArray:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        decisions: FloatArray = X @ self.coef_.T + self.intercept_
-        return decisions
-
-
-class NewtonLogisticRegression(_LinearHead):
+class NewtonLogisticRegression(_NewtonClassifier):
     """Logistic regression with an L2 penalty: multinomial, or each class against the rest.
 
     The optimum is that of scikit-learn's `LogisticRegression`, or of `OneVsRestClassifier` around it.
@@ -127,7 +108,7 @@ class NewtonLogisticRegression(_LinearHead):
         self.multinomial = multinomial
 
     @property
-    def _loss(self) -> str:  # type: ignore[override]
+    def _loss(self) -> str:
         return "multinomial" if self.multinomial else "logistic"
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
@@ -135,7 +116,7 @@ class NewtonLogisticRegression(_LinearHead):
         return _probabilities(self._decisions(X), self.multinomial)
 
 
-class NewtonLinearSVC(_LinearHead):
+class NewtonLinearSVC(_NewtonClassifier):
     """Linear support vector machine: squared hinge loss, L2 penalty, each class against the rest.
 
     The optimum is that of scikit-learn's `LinearSVC`, whose penalty takes in the intercept.
@@ -154,8 +135,6 @@ class NewtonLinearSVC(_LinearHead):
         As in `NewtonLogisticRegression`.
     """
 
-    _loss = "squared_hinge"
-
 
 def search_logistic(parts: TrainingParts, values: Sequence[float], *, multinomial: bool) -> Iterator[Scored]:
     """Score each part's rows by logistic regression fitted at each C; see `featx.learn.heads.Head.search`."""
@@ -171,12 +150,15 @@ def search_svm(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored
 
 
 def _decide(parts: TrainingParts, values: Sequence[float], loss: str) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
-    X: Any = parts.X
-    if parts.device != "cpu":
-        import torch
-
-        X = torch.asarray(X, device=parts.device)
-    found = fit_path(X, parts.codes, np.array(values), parts.weights(), loss=loss, tol=SEARCH_TOL)
+    found = fit_path(
+        to_device(parts.X, parts.device),
+        parts.codes,
+        np.array(values),
+        parts.weights(),
+        loss=loss,
+        tol=SEARCH_TOL,
+        max_iter=MAX_ITER,
+    )
     for part, rows in enumerate(parts.scored):
         decisions = np.einsum("nd,cfd->cnf", parts.X[rows], found.coef[part], optimize=True)
         yield decisions + found.intercept[part][:, None], found.converged[part]
@@ -189,4 +171,6 @@ def _probabilities(decisions: FloatArray, multinomial: bool) -> FloatArray:
     each = 0.5 * (1.0 + np.tanh(0.5 * decisions))
     total = each.sum(axis=-1, keepdims=True)
     # As scikit-learn's OneVsRestClassifier; all classes alike where none has any.
-    return np.divide(each, total, out=np.full_like(each, 1.0 / each.shape[-1]), where=total > 0)
+    alike = np.full_like(each, 1.0 / each.shape[-1])
+    probabilities: FloatArray = np.divide(each, total, out=alike, where=total > 0)
+    return probabilities

@@ -50,7 +50,7 @@ class Multinomial:
     xp: Any
     targets: Array
 
-    def only(self, kept: Array) -> Multinomial:
+    def only(self, kept: Array) -> Multinomial:  # noqa: ARG002
         """Return itself: all fits have the same targets."""
         return self
 

@@ -1,9 +1,9 @@
 """Linear heads at every strength of the penalty and on every training part at once.
 
-All fits share one matrix of features, and differ in C, in the class that they tell from the rest, and in which rows
-count. So each step of the solver is one product of that matrix with the coefficients of all fits that have not
-converged yet: the matrix is read from memory once for all of them, where a solver for one fit reads it for each, and the
-products are large ones, at which processors are at their best.
+All fits share one matrix of features, and differ in the class that they tell from the rest and in which rows count. So
+each step of the solver is one product of that matrix with the coefficients of all fits that have not converged yet: it
+is read from memory once for all of them, where a solver for one fit reads it for each, and the products are large ones,
+at which processors are at their best. Each C starts from the optimum at the C before.
 
 The optimum is that of scikit-learn's `LogisticRegression` or `LinearSVC`; how near a fit has come to it is stated
 (`PathResult.gradient`). `featx.learn.coordinates` makes the matrix small and the steps few.
@@ -157,8 +157,8 @@ def _like(X: Array, values: NDArray[Any]) -> Array:
     return values if isinstance(X, np.ndarray) else _namespace(X).asarray(values, device=X.device)
 
 
-def _to_numpy(W: Array) -> FloatArray:
-    found: FloatArray = W if isinstance(W, np.ndarray) else W.cpu().numpy()
+def _to_numpy(W: Array) -> NDArray[Any]:
+    found: NDArray[Any] = W if isinstance(W, np.ndarray) else W.cpu().numpy()
     return found
 
 
@@ -173,7 +173,7 @@ def _make_loss(name: str, codes: IntArray, n_functions: int, functions: IntArray
 
 
 def _restored(W: Array, centre: Array) -> tuple[FloatArray, FloatArray]:
-    """Return coefficients (n_fits, n_functions, n_features) and intercepts (n_fits, n_functions) for rows as they were."""
+    """Return coefficients (n_fits, n_functions, n_features) and intercepts (n_fits, n_functions) of uncentred rows."""
     xp = _namespace(W)
     constants = W[-1] - xp.einsum("d,dkf->kf", centre, W[:-1])
     if len(constants) > 1:  # any constant may be added to all: scikit-learn's choice

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featx.learn.classifier import FeatureClassifier
 from featx.learn.training import Scored, TrainingParts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-class NearestPrototype(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NearestPrototype(FeatureClassifier):
     """The class whose mean is nearest, on features that are centred and have unit length.
 
     "CL2N" of SimpleShot (Wang et al., https://arxiv.org/abs/1911.04623): features less the mean of the training rows,
@@ -42,30 +39,18 @@ class NearestPrototype(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> NearestPrototype:
         """Fit on features (n_samples, n_features) and labels (n_samples,)."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")
-        self.mean_ = X.mean(axis=0) if self.centre else np.zeros(X.shape[1])
-        X = self._prepared(X)
-        self.prototypes_ = np.stack([X[codes == code].mean(axis=0) for code in range(len(self.classes_))])
+        rows, codes = self._begin(X, y)
+        self.mean_ = rows.mean(axis=0) if self.centre else np.zeros(rows.shape[1])
+        rows = self._prepared(rows)
+        self.prototypes_ = np.stack([rows[codes == code].mean(axis=0) for code in range(len(self.classes_))])
         return self
 
-    def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Return how near each class is: its negative squared distance (n, n_classes); of two, the difference (n,)."""
-        check_is_fitted(self)
-        X = self._prepared(validate_data(self, X, dtype=np.float64, reset=False))
+    def _decide(self, X: FloatArray) -> FloatArray:
+        """Return negative squared distances (n, n_classes), or the difference of two (n, 1)."""
+        X = self._prepared(X)
         near = 2.0 * (X @ self.prototypes_.T) - np.einsum("cd,cd->c", self.prototypes_, self.prototypes_)
-        if near.shape[1] == 2:
-            return np.asarray(near[:, 1] - near[:, 0])
-        return np.asarray(near - np.einsum("nd,nd->n", X, X)[:, None])
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the classes (n,) of features (n, n_features)."""
-        values = self.decision_function(X)
-        codes = (values > 0).astype(np.int64) if values.ndim == 1 else values.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
+        near = near[:, 1:] - near[:, :1] if near.shape[1] == 2 else near - np.einsum("nd,nd->n", X, X)[:, None]
+        return np.asarray(near)
 
     def _prepared(self, X: FloatArray) -> FloatArray:
         X = X - self.mean_

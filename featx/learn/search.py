@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.heads import HEADS, NEIGHBOURS, SCALINGS, STRENGTHS, fit_head
+from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
 from featx.learn.inner_folds import Samples, score_inner_folds
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
@@ -41,7 +41,7 @@ class Space:
     Attributes
     ----------
     heads, scalings : tuple of str
-        Of `featx.learn.heads.HEADS` and `SCALINGS`.
+        As `featx.learn.heads.find_head` takes them, and of `SCALINGS`.
     C_grid : tuple of float
         Ascending; for heads whose parameter is C. The others have values of their own.
     scoring : str
@@ -63,7 +63,7 @@ class Space:
 
     def values(self, head: str, n_fitted: int) -> tuple[float, ...]:
         """Return what is tried of a head's parameter on training parts of so many samples, the simplest first."""
-        parameter = HEADS[head].parameter
+        parameter = find_head(head).parameter
         if parameter is STRENGTHS:
             return self.C_grid
         if parameter is NEIGHBOURS:
@@ -77,7 +77,7 @@ class Space:
 
     def __post_init__(self) -> None:
         if self.scoring == "neg_log_loss":
-            without = [name for name in self.heads if not HEADS[name].has_probabilities]
+            without = [name for name in self.heads if not find_head(name).has_probabilities]
             if without:
                 raise UsageError(
                     f"--scoring neg_log_loss needs a head with probabilities of its own; {without[0]} has none inside "
@@ -114,7 +114,7 @@ class Choice:
     def rank(self) -> tuple[float, int, int, int]:
         """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
         # Means of the same values in another order differ in the last digits: that is a tie.
-        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), list(HEADS).index(self.head))
+        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), order_of(self.head))
 
     @property
     def setting(self) -> str:
@@ -126,8 +126,8 @@ class Choice:
         return {
             "head": self.head,
             "scaling": self.scaling,
-            "parameter": HEADS[self.head].parameter.name or None,
-            "value": self.value if HEADS[self.head].parameter.name else None,
+            "parameter": find_head(self.head).parameter.name or None,
+            "value": self.value if find_head(self.head).parameter.name else None,
             "score": self.score,
             "edge": self.edge,
         }
@@ -135,7 +135,7 @@ class Choice:
 
 def setting(head: str, value: float) -> str:
     """Return a head's parameter and value in words: ``"C = 0.1"``; empty where there is nothing to choose."""
-    name = HEADS[head].parameter.name
+    name = find_head(head).parameter.name
     return f"{name} = {value:g}" if name else ""
 
 
@@ -192,7 +192,7 @@ class Job:
 
     def n_refits(self, head: str) -> int:
         """How many fits it takes to refit a head: one, and one for each fold behind a sigmoid."""
-        return 1 if HEADS[head].has_probabilities else 1 + len(np.unique(self.calibration))
+        return 1 if find_head(head).has_probabilities else 1 + len(np.unique(self.calibration))
 
     def n_fits(self, space: Space) -> int:
         """How many fits the search and the refits of all heads take."""
@@ -278,12 +278,12 @@ def run_jobs(
     with threadpool_limits(1):
         samples = {
             (scaling, isometric): Samples.scaled(X, y, scaling, isometric=isometric)
-            for scaling, isometric in {(scaling, HEADS[head].is_isometric) for _, head, scaling in tasks}
+            for scaling, isometric in {(scaling, find_head(head).is_isometric) for _, head, scaling in tasks}
         }
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
             parallel(
-                joblib.delayed(_search)(samples[scaling, HEADS[head].is_isometric], job, head, space)
+                joblib.delayed(_search)(samples[scaling, find_head(head).is_isometric], job, head, space)
                 for job, head, scaling in tasks
             )
         )
@@ -312,7 +312,7 @@ def refit(
     with threadpool_limits(1), _counting() as warned:
         estimator = fit_head(
             choice.head,
-            choice.value * float(n_views) ** HEADS[choice.head].parameter.per_view,
+            choice.value * float(n_views) ** find_head(choice.head).parameter.per_view,
             choice.scaling,
             rows,
             labels,
@@ -336,7 +336,7 @@ def _search(samples: Samples, job: Job, head: str, space: Space) -> tuple[list[C
     with threadpool_limits(1), _counting():
         found = score_inner_folds(
             samples,
-            HEADS[head],
+            find_head(head),
             values,
             job.inner,
             scoring=space.scoring,
@@ -353,7 +353,7 @@ def _search(samples: Samples, job: Job, head: str, space: Space) -> tuple[list[C
         Unconverged("search", job.name, int(fold) + 1, head, scaling, values[place])
         for fold, place in zip(*np.nonzero(~found.converged), strict=True)
     ]
-    parameter = HEADS[head].parameter
+    parameter = find_head(head).parameter
     return [
         Choice(head, scaling, value, float(mean), parameter.edge(value, values), place)
         for place, (value, mean) in enumerate(zip(values, np.nanmean(found.scores, axis=0), strict=True))
