@@ -1,4 +1,4 @@
-"""`bin/bench fit`: choosing C by cross-validation, featx beside scikit-learn's own ways, on the same folds and features.
+"""`bin/bench fit`: choosing C by cross-validation, featx beside scikit-learn's own ways, on the same folds.
 
 Each cell of the table is one matrix of features (rows x features, classes). Everybody scores each C of the same grid on
 the same five folds of the same features, which are standardised once for all; scikit-learn with its own tolerances, and
@@ -31,9 +31,7 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from featx.learn.heads import HEADS  # noqa: E402
-from featx.learn.inner_folds import Samples, score_inner_folds  # noqa: E402
-from featx.learn.views import ViewUse  # noqa: E402
+from featx.learn.inner_folds import Rules, Samples, score_inner_folds  # noqa: E402
 
 GRID = tuple(10.0**power for power in range(-6, 4))
 SHORT_GRID = (1e-4, 1e-2, 1.0)
@@ -102,8 +100,8 @@ def featx(head: str, X: np.ndarray, y: np.ndarray, work: Work) -> np.ndarray:
     names = np.array([f"{code:03d}" for code in range(y.max() + 1)])[y]
     # As `featx fit` does: one thread for each task where there are several, or little to do.
     with threadpool_limits(None if len(X) >= MANY else 1):
-        samples = Samples.scaled(X, names, "raw", isometric=True)
-        found = score_inner_folds(samples, HEADS[head], work.grid, work.folds, scoring="accuracy", use=ViewUse())
+        samples = Samples.scaled(X, names, "raw")
+        found = score_inner_folds(samples, {head: work.grid}, work.folds, Rules("accuracy"))[head]
     if not found.converged.all():
         print(f"    {np.sum(~found.converged)} fits of featx did not converge", flush=True)
     return np.asarray(found.scores.mean(axis=0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 FloatArray = NDArray[np.float64]
 
@@ -51,12 +50,13 @@ def _basis(X: FloatArray) -> FloatArray:
     mean = X.mean(axis=0)
     centred = X - mean
     if n_samples < n_features:
-        values, vectors = eigh(centred @ centred.T)
+        values, vectors = np.linalg.eigh(centred @ centred.T)
         kept = values > max(values[-1], 0.0) * _RANK
-        # Once more orthonormal: the small directions come out of a Gram matrix with half the digits only.
-        basis = np.linalg.qr((centred.T @ vectors[:, kept]) / np.sqrt(values[kept]))[0]
+        # The small directions come out of a Gram matrix with half the digits only: made orthonormal once more.
+        basis = (centred.T @ vectors[:, kept]) / np.sqrt(values[kept])
+        basis = basis @ np.linalg.inv(np.linalg.cholesky(basis.T @ basis)).T
     else:
-        values, vectors = eigh(centred.T @ centred)
+        values, vectors = np.linalg.eigh(centred.T @ centred)
         basis = vectors[:, values > max(values[-1], 0.0) * _RANK]
     outside = mean - basis @ (basis.T @ mean)
     length = np.linalg.norm(outside)

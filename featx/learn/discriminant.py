@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 
 from featx.learn.classifier import FeatureClassifier
 from featx.learn.coordinates import Isometry
@@ -71,12 +70,12 @@ class _Gaussians:
         weights = class_weights(codes, "balanced" if equal_priors else None)
         within = (X - self._means[codes]) * np.sqrt(weights / len(X))[:, None]
         if len(X) < X.shape[1]:
-            values, vectors = eigh(within @ within.T)
+            values, vectors = np.linalg.eigh(within @ within.T)
             kept = values > max(values[-1], 0.0) * 1e-12
             self._values = values[kept]
             self._vectors = (within.T @ vectors[:, kept]) / np.sqrt(self._values)
         else:
-            self._values, self._vectors = eigh(within.T @ within)
+            self._values, self._vectors = np.linalg.eigh(within.T @ within)
             self._values = np.maximum(self._values, 0.0)
         trace = float(self._values.sum())
         self._identity = trace / n_features if trace > 0 else 1.0  # no variance within classes: their means decide

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from featx.learn.training import Scored, TrainingParts, class_weights
 
@@ -28,10 +27,10 @@ def search_ridge(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scor
         rows, others = np.sqrt(weights) * (X - mean), parts.X[scored] - mean
         answers = np.sqrt(weights) * (targets - level)
         if len(rows) < rows.shape[1]:
-            values_, vectors = eigh(rows @ rows.T)
+            values_, vectors = np.linalg.eigh(rows @ rows.T)
             left, right = others @ rows.T @ vectors, vectors.T @ answers
         else:
-            values_, vectors = eigh(rows.T @ rows)
+            values_, vectors = np.linalg.eigh(rows.T @ rows)
             left, right = others @ vectors, vectors.T @ (rows.T @ answers)
         values_ = np.maximum(values_, 0.0)
         decisions = np.stack([(left / (values_ + alpha)) @ right + level for alpha in values])

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
 from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
-from featx.learn.inner_folds import Samples, score_inner_folds
+from featx.learn.inner_folds import Rules, Samples, score_inner_folds
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
 FloatArray = NDArray[np.float64]
@@ -271,27 +271,20 @@ def run_jobs(
     LabelsError
         If the scoring is undefined on every inner fold of a job.
     """
-    pairs = [(head, scaling) for head in space.heads for scaling in space.scalings]
-    tasks = [(job, head, scaling) for job in jobs for head, scaling in pairs]
+    tasks = [(number, scaling) for number in range(len(jobs)) for scaling in space.scalings]
     total = len(tasks) + len(jobs) * len(space.heads)
     report = _counter(total, progress)
     with threadpool_limits(1):
-        samples = {
-            (scaling, isometric): Samples.scaled(X, y, scaling, isometric=isometric)
-            for scaling, isometric in {(scaling, find_head(head).is_isometric) for _, head, scaling in tasks}
-        }
+        samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
-            parallel(
-                joblib.delayed(_search)(samples[scaling, find_head(head).is_isometric], job, head, space)
-                for job, head, scaling in tasks
-            )
+            parallel(joblib.delayed(_search)(samples[scaling], jobs[number], space) for number, scaling in tasks)
         )
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
-        for place, (choices, failures) in enumerate(found):
-            number = place // len(pairs)
-            candidates.setdefault((number, tasks[place][1]), []).extend(choices)
+        for (number, _), (choices, failures) in zip(tasks, found, strict=True):
+            for choice in choices:
+                candidates.setdefault((number, choice.head), []).append(choice)
             unconverged[number] += failures
         best = {key: min(choices, key=lambda choice: choice.rank) for key, choices in candidates.items()}
         refits = report(
@@ -330,34 +323,30 @@ def refit(
     return Fitted(choice, predicted, probabilities, estimator if job.keep else None), failures
 
 
-def _search(samples: Samples, job: Job, head: str, space: Space) -> tuple[list[Choice], list[Unconverged]]:
-    """Score one head with one scaling at every value of its parameter by a job's inner folds."""
-    scaling, values = samples.scaling, space.values(head, min(len(fitted) for fitted, _ in job.inner))
+def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], list[Unconverged]]:
+    """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
+    n_fitted = min(len(fitted) for fitted, _ in job.inner)
+    candidates = {head: space.values(head, n_fitted) for head in space.heads}
+    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state)
     with threadpool_limits(1), _counting():
-        found = score_inner_folds(
-            samples,
-            find_head(head),
-            values,
-            job.inner,
-            scoring=space.scoring,
-            use=space.views,
-            class_weight=space.class_weight,
-            random_state=space.random_state,
-        )
-    if np.isnan(found.scores).all(axis=0).any():
-        raise LabelsError(
-            f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class in "
-            "a fold; choose by another --scoring, or with fewer --inner-cv"
-        )
-    failures = [
-        Unconverged("search", job.name, int(fold) + 1, head, scaling, values[place])
-        for fold, place in zip(*np.nonzero(~found.converged), strict=True)
-    ]
-    parameter = find_head(head).parameter
-    return [
-        Choice(head, scaling, value, float(mean), parameter.edge(value, values), place)
-        for place, (value, mean) in enumerate(zip(values, np.nanmean(found.scores, axis=0), strict=True))
-    ], failures
+        found = score_inner_folds(samples, candidates, job.inner, rules)
+    choices, failures = [], []
+    for head, values in candidates.items():
+        if np.isnan(found[head].scores).all(axis=0).any():
+            raise LabelsError(
+                f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class "
+                "in a fold; choose by another --scoring, or with fewer --inner-cv"
+            )
+        failures += [
+            Unconverged("search", job.name, int(fold) + 1, head, samples.scaling, values[place])
+            for fold, place in zip(*np.nonzero(~found[head].converged), strict=True)
+        ]
+        edge = find_head(head).parameter.edge
+        choices += [
+            Choice(head, samples.scaling, value, float(mean), edge(value, values), place)
+            for place, (value, mean) in enumerate(zip(values, np.nanmean(found[head].scores, axis=0), strict=True))
+        ]
+    return choices, failures
 
 
 @contextmanager

@@ -15,10 +15,9 @@ from threadpoolctl import threadpool_limits
 from featx.errors import InputError, UnknownNameError, UsageError
 from featx.learn.discriminant import ShrinkageDiscriminant
 from featx.learn.heads import HEADS, SCALINGS, find_head, fit_head, make_head
-from featx.learn.inner_folds import Samples, score_inner_folds
+from featx.learn.inner_folds import Rules, Samples, score_inner_folds
 from featx.learn.linear import NewtonLinearSVC, NewtonLogisticRegression
 from featx.learn.prototype import NearestPrototype
-from featx.learn.views import ViewUse
 
 SHAPES = {"fewer rows than features": (45, 60), "more rows than features": (60, 10)}
 
@@ -60,10 +59,8 @@ def test_the_search_scores_each_value_as_the_pipeline_that_is_fitted_with_it(
     inner = [(rows[10:], rows[:10]), (np.r_[rows[:20], rows[35:]], rows[20:35])]
     for class_weight in (None, "balanced"):
         scoring = "neg_log_loss" if head.has_probabilities else "accuracy"
-        scaled = Samples.scaled(X, y, scaling, isometric=head.is_isometric)
-        found = score_inner_folds(
-            scaled, head, values, inner, scoring=scoring, use=ViewUse(), class_weight=class_weight
-        )
+        rules = Rules(scoring, class_weight=class_weight)
+        found = score_inner_folds(Samples.scaled(X, y, scaling), {name: values}, inner, rules)[name]
         assert found.converged.all()
         for fold, (fitted, scored) in enumerate(inner):
             for place, value in enumerate(values):
@@ -156,10 +153,11 @@ def test_a_head_of_ones_own_is_scored_as_it_is_and_takes_what_options_it_has(own
     for factory, has_probabilities in (("naive", True), ("perceptron", False)):
         head = find_head(f"{own_module}:{factory}")
         assert (head.has_probabilities, head.parameter.name) == (has_probabilities, "")
-        scaled = Samples.scaled(X, y, "l2", isometric=head.is_isometric)
-        found = score_inner_folds(
-            scaled, head, [0.0], [(rows[10:], rows[:10])], scoring="accuracy", use=ViewUse(), random_state=7
+        inner = [(rows[10:], rows[:10])]
+        scored = score_inner_folds(
+            Samples.scaled(X, y, "l2"), {head.name: [0.0]}, inner, Rules("accuracy", random_state=7)
         )
+        found = scored[head.name]
         model = make_head(head.name, 0.0, "l2", 7).fit(X[10:], y[10:])
         assert found.scores[0, 0] == np.mean(model.predict(X[:10]) == y[:10])
     assert make_head(f"{own_module}:perceptron", 0.0, "raw", 7)[-1].random_state == 7

@@ -174,7 +174,7 @@ def test_progress_counts_every_task():
         Space(("logreg", "svm"), ("raw", "l2"), (1.0,), "accuracy"),
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(done, 12) for done in range(1, 13)]  # 2 jobs x (2 heads x 2 scalings + 2 refits)
+    assert seen == [(done, 8) for done in range(1, 9)]  # 2 jobs x (2 scalings + 2 refits)
 
 
 def test_the_fitted_heads_come_back_only_where_they_are_wanted():
