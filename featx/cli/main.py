@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
     "cache": "Look after feature files: list, check, clean up, join, export, import.",
+    "heads": "List the heads, and what is tried of each.",
     "backbones": "List the backbones, or the nodes of one.",
 }
 
