@@ -59,10 +59,10 @@ def align(names: Sequence[str], files: Sequence[Features], *, only_common: bool)
     everything = set().union(*places)
     common = set(places[0]).intersection(*places[1:])
     if not common:
+        begin = ", ".join(f"{name} begins with {_first(place)!r}" for name, place in zip(names, places, strict=True))
         raise InputError(
-            "no sample is in every file: " + ", ".join(f"{n} begins with {_first(p)!r}" for n, p in zip(names, places, strict=True))
-            + "; the files must be of the same SOURCE, whose keys tell the samples"
-        )  # fmt: skip
+            f"no sample is in every file: {begin}; the files must be of one SOURCE, whose keys name samples"
+        )
     if len(common) < len(everything) and not only_common:
         lacking, place = next((n, p) for n, p in zip(names, places, strict=True) if len(p) < len(everything))
         missing = sorted(everything - set(place))
@@ -94,10 +94,9 @@ def _check_same(name: str, samples: Features, other_name: str, other: Features) 
         if differ.any():
             place = int(np.argmax(differ))
             raise LabelsError(
-                f"the {word} of {np.sum(differ)} of {len(samples)} samples differs between {name} and {other_name}, the "
-                f"first {samples.keys[place]!r}: {str(mine[place])!r} and {str(theirs[place])!r}. Run `featx extract` "
-                "with the same SOURCE and options again for both: what is not an image's features is then made new, and "
-                "no features are computed"
+                f"{name} and {other_name} give {np.sum(differ)} of {len(samples)} samples another {word}, the first "
+                f"{samples.keys[place]!r}: {str(mine[place])!r} and {str(theirs[place])!r}. Run `featx extract` again "
+                "for both with the same SOURCE and options: it mends labels, groups and splits and computes no features"
             )
 
 

@@ -64,8 +64,7 @@ class Spectrum:
 
     @property
     def _of_samples(self) -> bool:
-        n_samples, n_features = self.X.shape
-        return n_samples <= n_features
+        return bool(self.X.shape[0] <= self.X.shape[1])
 
 
 def squared_singular_values(X: FloatArray) -> FloatArray:
