@@ -43,7 +43,7 @@ class RankOptions:
     scoring : str
         What is ranked by, and C chosen by: one of `featx.learn.metrics.SCORINGS`.
     split : {"auto", "ignore"}
-        ``"auto"``: only the part that a head may be chosen on is used, where files have splits: train, or train and val.
+        ``"auto"``: of files with splits, only what a head may be chosen on is used: train, or train and val.
     min_per_class : int, optional
         Classes with fewer samples (or groups) are left out.
     allow_missing : bool
