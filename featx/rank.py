@@ -268,6 +268,7 @@ def _try(
         tied=False,
         transferability=scores,
         why_none=why_none,
+        h_score_of_chance=of_features.h_score_of_chance,
         saturated=of_features.saturated,
         edges=dict(Counter(choice.edge for choice in choices if choice.edge)),
         n_unconverged=sum(len(outcome.unconverged) for outcome in outcomes),

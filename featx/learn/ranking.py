@@ -21,6 +21,9 @@ SCORES = {
 }
 """Of `featx.learn.transferability`: name to heading, in the order in which they are shown."""
 
+CLOSE = 0.25
+"""Of the largest H-score: more than this of labels in random order is worth a word."""
+
 CAUTION = (
     "These scores are an aid, not a verdict: over eight public image sets, the order that such a score gives to "
     "backbones agreed with the order after transfer by a weighted tau of 0.42 to 0.69 on average, depending on the "
@@ -100,6 +103,8 @@ class RankedFile:
         Of `SCORES`, larger is better; None where there is none.
     why_none : dict of str to str
         For each that is None: why, and what would give it.
+    h_score_of_chance : float
+        The mean H-score of the same labels in random order.
     saturated : bool
         Whether the H-score is the number of classes minus 1 for any labels, and says nothing.
     edges : dict of str to int
@@ -118,6 +123,7 @@ class RankedFile:
     tied: bool
     transferability: dict[str, float | None]
     why_none: dict[str, str]
+    h_score_of_chance: float
     saturated: bool
     edges: dict[str, int]
     n_unconverged: int
@@ -232,6 +238,14 @@ class RankResult:
                 f"H is {len(self.classes) - 1} (classes - 1) for any labels where there are no more samples than "
                 f"features, and says nothing of {self._listed(saturated)}; H reg. does not saturate."
             )
+        most = len(self.classes) - 1
+        close = [
+            f"{file.h_score_of_chance:.3f} ({name})"
+            for name, file in zip(self.names, self.files, strict=True)
+            if not file.saturated and file.h_score_of_chance > CLOSE * most
+        ]
+        if close:
+            remarks.append(f"H of labels in random order would on average be {', '.join(close)}, of at most {most}.")
         lacking: dict[str, dict[str, list[str]]] = {}
         for name, file in zip(self.names, self.files, strict=True):
             for score, reason in file.why_none.items():

@@ -34,6 +34,8 @@ class FeatureScores:
     logme : float
         ``inf`` where the features explain the classes exactly, see `logme`.
     h_score, h_score_regularised, transrate : float
+    h_score_of_chance : float
+        The mean of `h_score` over all orders of the labels.
     saturated : bool
         Whether `h_score` is the number of classes minus 1 for any labels at all, so that it says nothing.
     """
@@ -42,6 +44,7 @@ class FeatureScores:
     h_score: float
     h_score_regularised: float
     transrate: float
+    h_score_of_chance: float
     saturated: bool
 
 
@@ -61,12 +64,15 @@ def score_features(X: ArrayLike, y: ArrayLike) -> FeatureScores:
     """
     X, labels = _check(X, y)
     centred = _centre(X)
+    n_samples, n_classes = len(X), len(labels.counts)
     return FeatureScores(
         logme=_logme(X, labels),
         h_score=_h_score(centred, labels),
         h_score_regularised=_h_score_regularised(centred, labels),
         transrate=_transrate(centred, labels, EPSILON),
-        saturated=_fits_anything(centred),
+        # Any centred direction is as good as any other to labels in random order, and there are n - 1 of them.
+        h_score_of_chance=(n_classes - 1) * centred.rank / (n_samples - 1),
+        saturated=centred.rank == n_samples - 1,
     )
 
 
@@ -327,11 +333,6 @@ def _centre(X: FloatArray) -> Spectrum:
     centred -= centred.mean(axis=0)  # what rounding left of a large mean
     centred[:, np.ptp(X, axis=0) == 0] = 0.0  # and of a constant
     return Spectrum.of(centred)
-
-
-def _fits_anything(centred: Spectrum) -> bool:
-    """Whether any labels are a linear function of the features."""
-    return centred.rank == len(centred.X) - 1
 
 
 def _shrinkage(centred: Spectrum) -> float:

@@ -1,5 +1,7 @@
 """The transferability scores against closed forms, and against slow evaluations of the papers' formulas."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -225,6 +227,13 @@ def test_h_score_regularised_equals_its_formula_with_scikit_learns_covariance(sh
     expected = np.trace(np.linalg.inv(shrunk.covariance_) @ ((1 - shrunk.shrinkage_) * np.cov(means.T, bias=True)))
     assert 0 < shrunk.shrinkage_ < 1
     assert h_score_regularised(X, y) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("d", [1, 2, 6])
+def test_h_score_of_chance_is_the_mean_over_all_orders_of_the_labels(d):
+    X, y = sample(6, d)
+    mean = np.mean([h_score(X, order) for order in itertools.permutations(y)])
+    assert score_features(X, y).h_score_of_chance == pytest.approx(mean)
 
 
 def test_h_score_regularised_of_noise_is_small_where_h_score_saturates():
