@@ -45,6 +45,8 @@ from featx.cli import options, output, report
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME",
+    help="Where logreg and svm are searched: cpu, or cuda for very large files.")  # fmt: skip
 @options.quiet_option
 @options.json_option
 def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any) -> int:

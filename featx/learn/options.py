@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.errors import UnknownNameError, UsageError
+from featx.learn.device import check_device
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.search import Space
@@ -50,6 +51,9 @@ class FitOptions:
         Seeds folds and solvers.
     n_jobs : int
         Processes, as in scikit-learn; the result does not depend on it.
+    device : str
+        Where logistic regression and linear SVMs are searched: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... Another device
+        than the CPU loads PyTorch, and uses one process.
 
     Raises
     ------
@@ -75,6 +79,7 @@ class FitOptions:
     score_views: str | None = None
     random_state: int = 0
     n_jobs: int = -1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for head in self.heads:
@@ -107,6 +112,7 @@ class FitOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
+        check_device(self.device)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 
@@ -117,4 +123,6 @@ class FitOptions:
         grid = tuple(float(f"{C:.12g}") for C in np.geomspace(*self.C_grid))
         heads = tuple(sorted(dict.fromkeys(self.heads), key=order_of))
         scalings = tuple(name for name in SCALINGS if name in self.scalings)
-        return Space(heads, scalings, grid, self.scoring, self.random_state, class_weight=self.class_weight)
+        return Space(
+            heads, scalings, grid, self.scoring, self.random_state, class_weight=self.class_weight, device=self.device
+        )

@@ -51,6 +51,8 @@ class Space:
         Which rows of a sample are fitted and scored, where there are several.
     class_weight : str or None
         ``"balanced"``, or all samples count the same.
+    device : str
+        Where linear heads are searched; with another than ``"cpu"`` in this process alone.
     """
 
     heads: tuple[str, ...]
@@ -60,6 +62,7 @@ class Space:
     random_state: int = 0
     views: ViewUse = ViewUse()
     class_weight: str | None = None
+    device: str = "cpu"
 
     def values(self, head: str, n_fitted: int) -> tuple[float, ...]:
         """Return what is tried of a head's parameter on training parts of so many samples, the simplest first."""
@@ -327,7 +330,7 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
     """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
     n_fitted = min(len(fitted) for fitted, _ in job.inner)
     candidates = {head: space.values(head, n_fitted) for head in space.heads}
-    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state)
+    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
     with threadpool_limits(1), _counting():
         found = score_inner_folds(samples, candidates, job.inner, rules)
     choices, failures = [], []
@@ -379,6 +382,8 @@ def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[
 
 
 def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[np.str_], jobs: Sequence[Job], space: Space) -> int:
+    if space.device != "cpu":
+        return 1
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
     n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
     steps = 100 * len(np.unique(y))  # about so many iterations, each over all rows and coordinates for every class
