@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from featx.learn.dataset import Features, load_features
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
+    from featx.rank import RankOptions, RankResult, rank
     from featx.spec import FeatureRequest, FeatureSpec
     from featx.store.file import FeatureFile
     from featx.vision.engine import EngineOptions
@@ -75,6 +76,8 @@ __all__ = [
     "MergeConflictError",
     "MissingExtraError",
     "Predictions",
+    "RankOptions",
+    "RankResult",
     "SourceOptions",
     "SpecMismatchError",
     "StoreError",
@@ -97,6 +100,7 @@ __all__ = [
     "manifest_of",
     "merge_features",
     "predict",
+    "rank",
     "verify_features",
 ]
 
@@ -114,6 +118,7 @@ _HOMES = {
     "featx.learn.dataset": ("Features", "load_features"),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
+    "featx.rank": ("RankOptions", "RankResult", "rank"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),
     "featx.store.file": ("FeatureFile",),
     "featx.vision.engine": ("EngineOptions",),

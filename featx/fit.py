@@ -14,7 +14,7 @@ from featx.errors import UsageError
 from featx.learn.by_group import GroupEvaluation, by_group, by_group_folds
 from featx.learn.dataset import Features, check_finite, load_features
 from featx.learn.groups import GroupIds, resolve_groups
-from featx.learn.heads import HEADS
+from featx.learn.heads import find_head
 from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
@@ -204,7 +204,7 @@ class _Study:
 
     def refit_job(self, rows: IntArray, name: str) -> Job:
         """Make a job without a choice."""
-        if all(HEADS[head].has_probabilities for head in self.options.heads):
+        if all(find_head(head).has_probabilities for head in self.options.heads):
             return Job(name, [], rows, np.zeros(len(rows), dtype=np.int64), NOTHING, keep=True)
         return replace(self._job(name, rows, NOTHING), inner=[], keep=True)
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import InputError, LabelsError, StoreWriteError, UnknownNameError, UsageError
 from featx.fit import FitOptions, fit, fit_features, save, save_out_of_fold
-from featx.learn import heads
+from featx.learn import linear
 from featx.learn.bundle import load_bundle
 from featx.learn.dataset import Features
 from featx.learn.heads import make_head
@@ -247,14 +247,14 @@ def test_with_train_val_and_test_the_choice_is_the_best_on_val():
         return pipeline.score(data.X[val].astype(float), data.y[val])
 
     choices = [
-        Choice(head, scaling, C, on_val(head, scaling, C))
+        Choice(head, scaling, C, on_val(head, scaling, C), place=place)
         for head in options.space.heads
         for scaling in options.space.scalings
-        for C in options.space.C_grid
+        for place, C in enumerate(options.space.C_grid)
     ]
     best = min(choices, key=lambda choice: choice.rank)
     chosen = result.whole.chosen
-    assert (chosen.head, chosen.scaling, chosen.C) == (best.head, best.scaling, best.C)
+    assert (chosen.head, chosen.scaling, chosen.value) == (best.head, best.scaling, best.value)
     assert chosen.score == pytest.approx(best.score)
 
 
@@ -447,6 +447,10 @@ def test_a_positive_class_must_be_one_of_two():
         ({"min_per_class": 0}, "--min-per-class: at least 1"),
         ({"random_state": -1}, "--random-state: at least 0"),
         ({"n_jobs": 0}, "--n-jobs 0"),
+        ({"device": "tpu"}, "--device tpu: expected cpu, cuda or cuda:N"),
+        ({"device": "mps"}, "--device mps: heads are fitted in float64"),
+        ({"device": "cuda:99"}, "--device cuda:99: PyTorch sees"),
+        ({"class_weight": "heavy"}, "--class-weight heavy: expected balanced"),
         ({"C_grid": (0, 1, 3)}, "--C-grid 0:1:3"),
         ({"C_grid": (1, 10, 1)}, "--C-grid 1:10:1"),
         ({"C_grid": (10, 1, 5)}, "--C-grid 10:1:5"),
@@ -474,14 +478,14 @@ def test_heads_and_scalings_are_tried_once_each_in_a_fixed_order():
 
 
 def test_a_fit_that_did_not_converge_and_a_C_at_the_edge_are_reported(monkeypatch):
-    monkeypatch.setattr(heads, "MAX_ITER", 1)
+    monkeypatch.setattr(linear, "MAX_ITER", 0)
     result = fit_features(features(), quick(C_grid=(1e-9, 1e-8, 2)))
     data = result.to_dict()
     assert data["not_converged"]["count"] == len(data["not_converged"]["fits"]) > 0
-    assert {"stage", "fold", "inner_fold", "head", "scaling", "C"} == set(data["not_converged"]["fits"][0])
+    assert {"stage", "fold", "inner_fold", "head", "scaling", "value"} == set(data["not_converged"]["fits"][0])
     assert any("did not converge: logreg" in note for note in result.notes)
     assert {row["fold"] for row in data["edge"]} == {"final", "1", "2", "3"}
-    assert any("edge of the grid" in note for note in result.notes)
+    assert any("edge of what was tried" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 
 def test_the_commands_of_daily_life_run(folder, capsys):
     assert [shlex.split(command)[1] for command in COMMANDS] == [
-        "extract", "extract", "info", "fit", "predict", "backbones",
+        "extract", "extract", "info", "fit", "predict", "backbones", "heads",
     ]  # fmt: skip
     for command in COMMANDS:
         assert run(command) == 0, (command, capsys.readouterr().err)

@@ -14,7 +14,7 @@ from featx.cli import options, output, report
 @click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
 @click.option(
     "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
-    help="logreg, svm (linear) or svm-rbf; repeat it to let them compete.",
+    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete.",
 )  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Outer folds.")
 @click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of each choice.")
@@ -24,6 +24,8 @@ from featx.cli import options, output, report
     default=["raw", "standardise", "l2"], show_default=True, help="Repeat it to let several compete.",
 )  # fmt: skip
 @click.option("--C-grid", "C_grid", type=options.Grid(), default="1e-6:1e3:10", show_default=True, metavar="LO:HI:N")
+@click.option("--class-weight", type=click.Choice(["balanced"]),
+    help="Every class counts the same, however many images it has.")  # fmt: skip
 @click.option(
     "--scoring", default="balanced_accuracy", show_default=True, metavar="NAME", help="What the choice maximises."
 )
@@ -43,6 +45,8 @@ from featx.cli import options, output, report
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME",
+    help="Where logreg and svm are searched: cpu, or cuda for very large files.")  # fmt: skip
 @options.quiet_option
 @options.json_option
 def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any) -> int:

@@ -126,13 +126,18 @@ def _show_bundle(path: str, as_json: bool) -> None:
         raise BundleError(message, path=path) from error
 
 
+def _settings(chosen: dict[str, Any]) -> list[str]:
+    own = [f"{chosen['parameter']} = {chosen['value']:g}"] if chosen["parameter"] else []
+    return [chosen["head"], chosen["scaling"], *own]
+
+
 def _show_facts(path: str, facts: dict[str, Any]) -> None:
     chosen, classes = facts["chosen"], facts["classes"]
     named = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
     click.echo(path)
     output.print_text(f"  {output.count(len(classes), 'class')}: {output.printable(named)}")
     click.echo(
-        f"  {chosen['head']}, {chosen['scaling']}, C = {chosen['C']:g}, fitted on "
+        f"  {', '.join(_settings(chosen))}, fitted on "
         f"{output.count(facts['n_fitted'], 'sample')} of {facts['n_samples']:,}"
     )
     output.print_text(f"\n{facts['description']}")

@@ -21,10 +21,12 @@ from featx.version import __version__
 COMMANDS = {
     "demo": "Run the whole job on real images, with no options and no network.",
     "extract": "Turn a folder or table of images into a file of features.",
+    "rank": "Rank feature files of the same images: which backbone suits the labels?",
     "fit": "Train and cross-validate a head on a feature file.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
     "cache": "Look after feature files: list, check, clean up, join, export, import.",
+    "heads": "List the heads, and what is tried of each.",
     "backbones": "List the backbones, or the nodes of one.",
 }
 

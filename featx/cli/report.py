@@ -31,7 +31,7 @@ def print_fit(result: FitResult) -> None:
     chosen = result.whole.chosen
     output.print_text(result.description)
     click.echo(
-        f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}\n"
+        f"chosen for the saved classifier: {', '.join(filter(None, (chosen.head, chosen.scaling, chosen.setting)))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
     folds = [name for name, _ in result.whole.folds]
@@ -185,8 +185,8 @@ def _print_choices(whole: HeadResult) -> None:
         return
     click.echo("\nchosen in each fold")
     output.print_table(
-        ["fold", "head", "scaling", "C", "inner score", "grid"],
-        [(n, c.head, c.scaling, f"{c.C:g}", c.score, f"{c.edge} edge" if c.edge else "") for n, c in whole.folds],
+        ["fold", "head", "scaling", "parameter", "inner score", "grid"],
+        [(n, c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for n, c in whole.folds],
     )
 
 

@@ -25,6 +25,10 @@ from featx.learn.archive import read_archive, write_archive
 HEAD = "head.skops"
 """Name of the member."""
 TRUSTED = (
+    "featx.learn.discriminant.ShrinkageDiscriminant",
+    "featx.learn.linear.NewtonLinearSVC",
+    "featx.learn.linear.NewtonLogisticRegression",
+    "featx.learn.prototype.NearestPrototype",
     "featx.learn.calibrated.SigmoidCalibrated",
     # Parts of a fitted CalibratedClassifierCV, which skops trusts itself: two slopes and intercepts per class.
     "sklearn.calibration._CalibratedClassifier",

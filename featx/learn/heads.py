@@ -1,98 +1,72 @@
 """The heads: scikit-learn classifiers on features, each with its scaling in one pipeline.
 
-`make_head` is the definition: a plain scikit-learn pipeline on the full features. `HeadPath` fits the same head at many
-values of C on one training part, in coordinates in which the same optimum is found sooner; `fit_head` gives the fitted
-pipeline. Tests hold them against the definition.
+`make_head` is the definition: a pipeline on the full features. `Head.search` scores the same head at many values of its
+parameter on many training parts, at a fraction of the cost of as many fits. Tests hold the one against the other, and
+both against scikit-learn's own classifiers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 from featx.errors import UnknownNameError
 from featx.learn.calibrated import SigmoidCalibrated
+from featx.learn.discriminant import ShrinkageDiscriminant, search_lda
+from featx.learn.kernel import search_svm_rbf
+from featx.learn.linear import NewtonLinearSVC, NewtonLogisticRegression, search_logistic, search_svm
+from featx.learn.neighbours import search_knn
+from featx.learn.own import maker, own_classifier, search_by_fitting
+from featx.learn.prototype import NearestPrototype, search_prototype
+from featx.learn.ridge import search_ridge
+from featx.learn.training import Scored, TrainingParts
 
 FloatArray = NDArray[np.float64]
 
-MAX_ITER = 10_000
-"""For L-BFGS: features without scaling and a large C can need some thousand iterations."""
-TOL = 1e-6
-"""Largest gradient of the mean log loss at which L-BFGS stops; probabilities are then exact to about four digits."""
 
+@dataclass(frozen=True)
+class Parameter:
+    """What is chosen of a head.
 
-class Coordinates(Protocol):
-    """Another set of coordinates for scaled features, in which a head has the same optimum."""
-
-    def transform(self, X: FloatArray) -> FloatArray:
-        """Return the coordinates of scaled features (n, n_features)."""
-
-
-class SpanCoordinates:
-    """Rows in an orthonormal basis of the span of the training rows.
-
-    With an L2 penalty the optimal coefficients lie in the span of the training rows (the representer theorem), so
-    nothing is lost, and penalty and decision values are the same. This is shorter where there are fewer rows than
-    features. A penalty that leaves the intercept out also allows the rows to be centred, which makes features without
-    scaling far better conditioned: only the intercept changes.
-
-    Parameters
+    Attributes
     ----------
-    X : float64 array (n_samples, n_features)
-        Scaled training rows.
-    centre : bool
-        Whether the mean row is subtracted.
+    name : str
+        As in scikit-learn; ``""`` where there is nothing to choose.
+    values : tuple of float
+        What is tried unless told otherwise, the simplest head first: of equally good ones it is taken.
+    limits : (float, float)
+        The least and the most that it can be; the best value may lie beyond any other edge of `values`.
+    per_view : int
+        Power of the number of rows of a sample by which a value is multiplied, so that rows count 1 / V each.
     """
 
-    def __init__(self, X: FloatArray, *, centre: bool) -> None:
-        n_samples, self._n_features = X.shape
-        self._mean = X.mean(axis=0) if centre else np.zeros(self._n_features)
-        self._basis = qr((X - self._mean).T, mode="economic")[0] if n_samples < self._n_features else None
+    name: str
+    values: tuple[float, ...]
+    limits: tuple[float, float] = (0.0, np.inf)
+    per_view: int = 0
 
-    def transform(self, X: FloatArray) -> FloatArray:
-        """Return coordinates (n, min(n_samples, n_features))."""
-        X = X - self._mean
-        return X if self._basis is None else X @ self._basis
-
-    def restore(self, head: Any) -> Any:
-        """Turn a linear head that was fitted on coordinates into the same head on scaled features, in place."""
-        if self._basis is not None:
-            head.coef_ = head.coef_ @ self._basis.T
-        head.intercept_ = head.intercept_ - head.coef_ @ self._mean
-        head.n_features_in_ = self._n_features
-        return head
+    def edge(self, value: float, values: Sequence[float]) -> str:
+        """Return ``"lower"`` or ``"upper"`` where better values may lie beyond that end of `values`, else ``""``."""
+        if len(values) == 1 or value in self.limits:
+            return ""
+        return {min(values): "lower", max(values): "upper"}.get(value, "")
 
 
-class RbfCoordinates:
-    """Rows as kernel values ``exp(-gamma ||a - b||^2)`` with the training rows; gamma as SVC's ``"scale"``.
-
-    Parameters
-    ----------
-    X : float64 array (n_samples, n_features)
-        Scaled training rows.
-    """
-
-    def __init__(self, X: FloatArray) -> None:
-        self._rows = X
-        self._squares = np.einsum("ij,ij->i", X, X)
-        variance = X.var()
-        self._gamma = 1.0 / (X.shape[1] * variance) if variance > 0 else 1.0
-
-    def transform(self, X: FloatArray) -> FloatArray:
-        """Return kernel values (n, n_samples)."""
-        squares = np.einsum("ij,ij->i", X, X)
-        distances = squares[:, None] + self._squares - 2.0 * (X @ self._rows.T)
-        kernel: FloatArray = np.exp(-self._gamma * np.maximum(distances, 0.0))
-        return kernel
+STRENGTHS = Parameter("C", tuple(10.0**power for power in range(-6, 4)), per_view=-1)
+ALPHAS = Parameter("alpha", tuple(10.0**power for power in range(8, -5, -1)), per_view=1)
+SHRINKAGES = Parameter("shrinkage", (1.0, 0.99, 0.97, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.03, 0.01, 0.001), (0.0, 1.0))
+NEIGHBOURS = Parameter("n_neighbors", (100, 50, 30, 20, 15, 10, 7, 5, 3, 2, 1), (1, np.inf), per_view=1)
+NOTHING = Parameter("", (0.0,))
 
 
 @dataclass(frozen=True)
@@ -103,38 +77,24 @@ class Head:
     ----------
     name, summary : str
         As in ``--head``, and one line about it.
-    make : callable (C, random_state) -> classifier
-        The unfitted scikit-learn classifier on scaled features.
-    coordinates : callable (scaled training rows) -> Coordinates
-        In which `make_in_coordinates` has the same optimum.
-    make_in_coordinates : callable (C, random_state) -> classifier
-        The unfitted classifier for coordinates.
+    parameter : Parameter
+    make : callable (value, class_weight, random_state) -> classifier
+        The unfitted classifier on scaled features.
+    search : callable (TrainingParts, values) -> iterator of Scored
+        What `make` would say for each part at each value.
     has_probabilities : bool
         Whether it has probabilities of its own; else they are a sigmoid of its decision values.
+    is_isometric : bool
+        Whether it depends on distances and angles alone, and may be fitted in `featx.learn.coordinates`.
     """
 
     name: str
     summary: str
-    make: Callable[[float, int], Any]
-    coordinates: Callable[[FloatArray], Coordinates]
-    make_in_coordinates: Callable[[float, int], Any]
+    parameter: Parameter
+    make: Callable[[float, str | None, int], Any]
+    search: Callable[[TrainingParts, Sequence[float]], Iterator[Scored]]
     has_probabilities: bool
-
-
-def _logreg(C: float, random_state: int) -> LogisticRegression:
-    return LogisticRegression(C=C, tol=TOL, max_iter=MAX_ITER, random_state=random_state)
-
-
-def _svm(C: float, random_state: int) -> LinearSVC:
-    # The dual solver even where there are more rows than features: on standardised features that a plane can separate,
-    # the primal one was seen to need 7 s where this needs 1 s, and to end at a worse value of what it minimises. The
-    # tolerance is in units of the margin: decision values are within 0.004 of those of 1e-5, in half the time. Where no
-    # plane separates the classes and C is large it does not converge at all, and is stopped and counted.
-    return LinearSVC(C=C, dual=True, tol=1e-3, max_iter=2_000, random_state=random_state)
-
-
-def _svm_rbf(C: float, random_state: int) -> SVC:
-    return SVC(C=C, kernel="rbf", gamma="scale", random_state=random_state)
+    is_isometric: bool = True
 
 
 HEADS = {
@@ -143,26 +103,72 @@ HEADS = {
         Head(
             name="logreg",
             summary="multinomial logistic regression, L2 penalty",
-            make=_logreg,
-            coordinates=lambda X: SpanCoordinates(X, centre=True),
-            make_in_coordinates=lambda C, random_state: _logreg(C, random_state).set_params(warm_start=True),
+            parameter=STRENGTHS,
+            make=lambda C, class_weight, _: NewtonLogisticRegression(C=C, class_weight=class_weight),
+            search=partial(search_logistic, multinomial=True),
             has_probabilities=True,
         ),
         Head(
             name="svm",
             summary="linear support vector machine, squared hinge loss, one class against the rest",
-            make=_svm,
-            # liblinear penalises the intercept: centring would change the optimum.
-            coordinates=lambda X: SpanCoordinates(X, centre=False),
-            make_in_coordinates=_svm,
+            parameter=STRENGTHS,
+            make=lambda C, class_weight, _: NewtonLinearSVC(C=C, class_weight=class_weight),
+            search=search_svm,
             has_probabilities=False,
         ),
         Head(
             name="svm-rbf",
             summary="support vector machine with a Gaussian kernel, one class against one",
-            make=_svm_rbf,
-            coordinates=RbfCoordinates,
-            make_in_coordinates=lambda C, random_state: _svm_rbf(C, random_state).set_params(kernel="precomputed"),
+            parameter=STRENGTHS,
+            make=lambda C, class_weight, random_state: SVC(
+                C=C, kernel="rbf", gamma="scale", class_weight=class_weight, random_state=random_state
+            ),
+            search=search_svm_rbf,
+            has_probabilities=False,
+            is_isometric=False,  # gamma depends on the mean of all numbers
+        ),
+        Head(
+            name="logreg-ovr",
+            summary="logistic regression, L2 penalty, one class against the rest",
+            parameter=STRENGTHS,
+            make=lambda C, class_weight, _: NewtonLogisticRegression(C=C, class_weight=class_weight, multinomial=False),
+            search=partial(search_logistic, multinomial=False),
+            has_probabilities=True,
+        ),
+        Head(
+            name="ridge",
+            summary="ridge classification: least squares with an L2 penalty, one class against the rest",
+            parameter=ALPHAS,
+            make=lambda alpha, class_weight, _: RidgeClassifier(alpha=alpha, class_weight=class_weight),
+            search=search_ridge,
+            has_probabilities=False,
+        ),
+        Head(
+            name="lda",
+            summary="linear discriminant analysis with a shrunken covariance",
+            parameter=SHRINKAGES,
+            make=lambda shrinkage, class_weight, _: ShrinkageDiscriminant(
+                shrinkage=shrinkage, priors="equal" if class_weight == "balanced" else None
+            ),
+            search=search_lda,
+            has_probabilities=True,
+        ),
+        Head(
+            name="knn",
+            summary="nearest neighbours by cosine distance, weighted by its inverse",
+            parameter=NEIGHBOURS,
+            make=lambda n_neighbors, _, __: KNeighborsClassifier(
+                int(n_neighbors), metric="cosine", weights="distance", algorithm="brute"
+            ),
+            search=search_knn,
+            has_probabilities=True,
+        ),
+        Head(
+            name="prototype",
+            summary="nearest class mean of centred features of unit length (SimpleShot)",
+            parameter=NOTHING,
+            make=lambda _, __, ___: NearestPrototype(),
+            search=search_prototype,
             has_probabilities=False,
         ),
     )
@@ -173,48 +179,79 @@ SCALINGS: dict[str, Callable[[], Any] | None] = {"raw": None, "standardise": Sta
 """Features as they are; each column to mean 0 and deviation 1; each row to Euclidean length 1. In the order of ties."""
 
 
-def check_heads(names: tuple[str, ...]) -> None:
-    """Raise UnknownNameError, with close matches, for the first name that is no head's."""
-    for name in names:
-        if name not in HEADS:
-            raise UnknownNameError("head", name, HEADS)
+def find_head(name: str) -> Head:
+    """Return the head of a name: one of `HEADS`, or that of a user's function, ``package.module:factory``.
+
+    Raises
+    ------
+    UnknownNameError
+        With close matches.
+    UsageError, InputError
+        A function that is not there, fails, or gives no classifier.
+    """
+    if name in HEADS:
+        return HEADS[name]
+    if ":" not in name:
+        raise UnknownNameError("head", name, HEADS, hint="your own is written package.module:factory")
+    make = maker(name)
+    has_probabilities = hasattr(own_classifier(name), "predict_proba")
+    search = partial(search_by_fitting, make=make)
+    return Head(name, "your own", NOTHING, make, search, has_probabilities, is_isometric=False)
 
 
-def make_head(name: str, C: float, scaling: str, random_state: int = 0) -> Pipeline:
+def order_of(name: str) -> int:
+    """Return a head's place in the order in which ties are broken: a user's own come last."""
+    return list(HEADS).index(name) if name in HEADS else len(HEADS)
+
+
+def make_scaler(scaling: str) -> Any:
+    """Return the unfitted scaler, or None for ``"raw"``."""
+    make = SCALINGS[scaling]
+    return None if make is None else make()
+
+
+def make_head(
+    name: str, value: float, scaling: str, random_state: int = 0, *, class_weight: str | None = None
+) -> Pipeline:
     """Return the unfitted pipeline of a scaling and a head: what every fit of featx amounts to.
 
     Parameters
     ----------
     name, scaling : str
-        Of `HEADS` and `SCALINGS`.
-    C : float
-        Inverse strength of the penalty, > 0, as in scikit-learn.
+        As `find_head` takes it, and of `SCALINGS`.
+    value : float
+        Of the head's parameter.
     random_state : int
+    class_weight : str or None
+        ``"balanced"``, or all samples count the same.
 
     Returns
     -------
     sklearn.pipeline.Pipeline
         Steps ``scale`` (not with ``"raw"``) and ``head``.
     """
-    return _pipeline(_make_scaler(scaling), HEADS[name].make(C, random_state))
+    steps = [("head", find_head(name).make(value, class_weight, random_state))]
+    scaler = make_scaler(scaling)
+    return Pipeline(steps if scaler is None else [("scale", scaler), *steps])
 
 
 def fit_head(
     name: str,
-    C: float,
+    value: float,
     scaling: str,
     X: FloatArray,
     y: NDArray[Any],
     folds: NDArray[np.int_],
     random_state: int = 0,
     *,
+    class_weight: str | None = None,
     weights: FloatArray | None = None,
 ) -> Any:
     """Fit a head that has probabilities.
 
     Parameters
     ----------
-    name, C, scaling, random_state
+    name, value, scaling, random_state, class_weight
         As in `make_head`.
     X : float64 array (n_samples, n_features)
     y : str array (n_samples,)
@@ -227,54 +264,5 @@ def fit_head(
     -------
     sklearn.pipeline.Pipeline or SigmoidCalibrated
     """
-    if HEADS[name].has_probabilities:
-        return HeadPath(name, scaling, X, y, random_state).fit_pipeline(C)
-    return SigmoidCalibrated(make_head(name, C, scaling, random_state), folds, weights).fit(X, y)
-
-
-class HeadPath:
-    """One training part, scaled once, on which a head is fitted at many values of C.
-
-    Parameters
-    ----------
-    name, scaling : str
-        Of `HEADS` and `SCALINGS`.
-    X : float64 array (n_samples, n_features)
-        The training part; the scaling is fitted on it alone.
-    y : str array (n_samples,)
-    random_state : int
-    """
-
-    def __init__(self, name: str, scaling: str, X: FloatArray, y: NDArray[Any], random_state: int = 0) -> None:
-        self._head = HEADS[name]
-        self._y = y
-        self._random_state = random_state
-        self._scaler = _make_scaler(scaling)
-        scaled = X if self._scaler is None else self._scaler.fit_transform(X)
-        self._coordinates = self._head.coordinates(scaled)
-        self._rows = self._coordinates.transform(scaled)
-        self._model = self._head.make_in_coordinates(1.0, random_state)
-
-    def transform(self, X: FloatArray) -> FloatArray:
-        """Return what the classifiers of `fit` take for features (n, n_features)."""
-        return self._coordinates.transform(X if self._scaler is None else self._scaler.transform(X))
-
-    def fit(self, C: float) -> Any:
-        """Return the classifier at this C; valid until the next call, which starts from it where the solver can."""
-        return self._model.set_params(C=C).fit(self._rows, self._y)
-
-    def fit_pipeline(self, C: float) -> Pipeline:
-        """Return the fitted pipeline on the full features, for heads in `SpanCoordinates`."""
-        assert isinstance(self._coordinates, SpanCoordinates)
-        head = self._head.make(C, self._random_state).fit(self._rows, self._y)
-        return _pipeline(self._scaler, self._coordinates.restore(head))
-
-
-def _make_scaler(scaling: str) -> Any:
-    make = SCALINGS[scaling]
-    return None if make is None else make()
-
-
-def _pipeline(scaler: Any, head: Any) -> Pipeline:
-    steps = [("head", head)]
-    return Pipeline(steps if scaler is None else [("scale", scaler), *steps])
+    head = make_head(name, value, scaling, random_state, class_weight=class_weight)
+    return (head if find_head(name).has_probabilities else SigmoidCalibrated(head, folds, weights)).fit(X, y)

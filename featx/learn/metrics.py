@@ -152,6 +152,40 @@ def scoring_value(
     return _value(name, encode_predictions(y, predicted, scores, classes))
 
 
+def scoring_values(name: str, y: ArrayLike, codes: IntArray, scores: FloatArray, classes: Sequence[str]) -> FloatArray:
+    """Score several predictions of the same samples by one metric; see `scoring_value`.
+
+    Parameters
+    ----------
+    name : str
+        One of `SCORINGS`.
+    y : str array (n_samples,)
+    codes : int array (n_predictions, n_samples)
+        Predictions, as places among the classes.
+    scores : float array (n_predictions, n_samples, n_classes), or (n_predictions, n_samples) for two classes
+    classes : sequence of str
+
+    Returns
+    -------
+    float64 array (n_predictions,)
+        NaN where undefined.
+    """
+    check_scoring(name)
+    one = encode_predictions(y, np.asarray(classes)[codes[0]], scores[0], classes)
+    n_predictions = len(codes)
+    columns = np.zeros((*codes.shape, len(one.classes)))
+    if scores.ndim == 2:
+        columns[:, :, 0], columns[:, :, 1] = -scores, scores
+    else:
+        columns[:, :, : scores.shape[2]] = scores
+    # Each prediction is one unit of a larger set, which counts alone.
+    together = Predictions(
+        one.classes, one.n_known, np.tile(one.true, n_predictions), codes.ravel(), columns.reshape(codes.size, -1)
+    )
+    units = np.repeat(np.arange(n_predictions), codes.shape[1])
+    return statistic(name, together, units, n_predictions)(np.eye(n_predictions))
+
+
 def _value(name: str, predictions: Predictions) -> float | None:
     value = float(statistic(name, predictions, np.zeros(len(predictions.true), dtype=np.int64), 1)(np.ones((1, 1)))[0])
     return None if np.isnan(value) else value

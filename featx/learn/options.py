@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.errors import UnknownNameError, UsageError
-from featx.learn.heads import HEADS, SCALINGS, check_heads
+from featx.learn.device import check_device
+from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.search import Space
 from featx.learn.views import check_views_options
@@ -20,11 +21,13 @@ class FitOptions:
     Attributes
     ----------
     heads, scalings : tuple of str
-        What competes: of `featx.learn.heads.HEADS` and `SCALINGS`.
+        What competes: as `featx.learn.heads.find_head` takes them, and of `SCALINGS`.
     cv, inner_cv, repeats : int
         Outer folds, folds of each choice, repeats of the outer folds.
     C_grid : (float, float, int)
-        Lowest, highest and number of values of C, spaced evenly in the logarithm.
+        Lowest, highest and number of values of C, spaced evenly in the logarithm; for heads whose parameter is C.
+    class_weight : str, optional
+        ``"balanced"``: every class counts the same, however many samples it has.
     scoring : str
         What the choice maximises: one of `featx.learn.metrics.SCORINGS`.
     split : {"auto", "ignore"}
@@ -48,6 +51,9 @@ class FitOptions:
         Seeds folds and solvers.
     n_jobs : int
         Processes, as in scikit-learn; the result does not depend on it.
+    device : str
+        Where logistic regression and linear SVMs are searched: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... Another device
+        than the CPU loads PyTorch, and uses one process.
 
     Raises
     ------
@@ -61,6 +67,7 @@ class FitOptions:
     repeats: int = 1
     scalings: tuple[str, ...] = tuple(SCALINGS)
     C_grid: tuple[float, float, int] = (1e-6, 1e3, 10)
+    class_weight: str | None = None
     scoring: str = "balanced_accuracy"
     split: str = "auto"
     refit: str = "default"
@@ -72,9 +79,11 @@ class FitOptions:
     score_views: str | None = None
     random_state: int = 0
     n_jobs: int = -1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_heads(tuple(self.heads))
+        for head in self.heads:
+            find_head(head)
         for scaling in self.scalings:
             if scaling not in SCALINGS:
                 raise UnknownNameError("scaling", scaling, SCALINGS)
@@ -90,6 +99,8 @@ class FitOptions:
         ):
             if value < least:
                 raise UsageError(f"{option}: at least {least} is needed, got {value}")
+        if self.class_weight not in (None, "balanced"):
+            raise UsageError(f"--class-weight {self.class_weight}: expected balanced, or nothing")
         if self.n_jobs == 0:
             raise UsageError("--n-jobs 0: give a number of processes, or -1 for all cores")
         low, high, count = self.C_grid
@@ -101,6 +112,7 @@ class FitOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
+        check_device(self.device)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 
@@ -109,6 +121,8 @@ class FitOptions:
         """What is chosen from; each name once, in the order in which ties are broken."""
         # Twelve digits: 0.01 rather than 0.010000000000000002.
         grid = tuple(float(f"{C:.12g}") for C in np.geomspace(*self.C_grid))
-        heads = tuple(name for name in HEADS if name in self.heads)
+        heads = tuple(sorted(dict.fromkeys(self.heads), key=order_of))
         scalings = tuple(name for name in SCALINGS if name in self.scalings)
-        return Space(heads, scalings, grid, self.scoring, self.random_state)
+        return Space(
+            heads, scalings, grid, self.scoring, self.random_state, class_weight=self.class_weight, device=self.device
+        )

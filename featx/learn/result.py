@@ -18,7 +18,7 @@ from featx.learn.groups import GroupIds
 from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
-from featx.learn.search import Choice, Unconverged
+from featx.learn.search import Choice, Unconverged, setting
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
 from featx.store.target import save_text
@@ -51,8 +51,8 @@ class HeadResult:
             "scores": _scores(self.evaluation),
             "cv_scores": _scores(self.cv),
             "chosen": {
-                **asdict(self.chosen),
-                "folds": [{"fold": name, **asdict(choice)} for name, choice in self.folds],
+                **self.chosen.to_dict(),
+                "folds": [{"fold": name, **choice.to_dict()} for name, choice in self.folds],
             },
         }
 
@@ -168,7 +168,7 @@ class FitResult:
                 "without_split": self.plan.n_without_split,
             },
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
-            "edge": [{"fold": fold, **asdict(choice)} for fold, choice in choices if choice.edge],
+            "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
             "not_converged": {
                 "count": len(self.unconverged),
                 "n_fits": self.n_fits,
@@ -221,11 +221,11 @@ class FitResult:
             )
         if self.whole.chosen.edge:
             notes.append(
-                f"The chosen C = {self.whole.chosen.C:g} is at the {self.whole.chosen.edge} edge of the grid: a better "
-                "one may lie beyond (--C-grid)."
+                f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
+                "better one may lie beyond (for C: --C-grid)."
             )
         if self.unconverged:
-            counts = Counter(f"{fit.head} {fit.scaling} C={fit.C:g}" for fit in self.unconverged)
+            counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)
             listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
             more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
             notes.append(f"{len(self.unconverged)} of {self.n_fits} fits did not converge: {listed}{more}.")

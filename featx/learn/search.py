@@ -7,6 +7,7 @@ last kind alone. All jobs share one pool of workers.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,9 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.heads import HEADS, SCALINGS, HeadPath, fit_head
-from featx.learn.metrics import scoring_value
-from featx.learn.views import ViewUse, classify, fitting_rows, mean_over_views, scoring_rows, sigmoid_weights
+from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
+from featx.learn.inner_folds import Rules, Samples, score_inner_folds
+from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -40,14 +41,18 @@ class Space:
     Attributes
     ----------
     heads, scalings : tuple of str
-        Of `featx.learn.heads.HEADS` and `SCALINGS`.
+        As `featx.learn.heads.find_head` takes them, and of `SCALINGS`.
     C_grid : tuple of float
-        Ascending.
+        Ascending; for heads whose parameter is C. The others have values of their own.
     scoring : str
         One of `featx.learn.metrics.SCORINGS`; the mean over the inner folds is maximised.
     random_state : int
     views : ViewUse
         Which rows of a sample are fitted and scored, where there are several.
+    class_weight : str or None
+        ``"balanced"``, or all samples count the same.
+    device : str
+        Where linear heads are searched; with another than ``"cpu"`` in this process alone.
     """
 
     heads: tuple[str, ...]
@@ -56,15 +61,26 @@ class Space:
     scoring: str
     random_state: int = 0
     views: ViewUse = ViewUse()
+    class_weight: str | None = None
+    device: str = "cpu"
+
+    def values(self, head: str, n_fitted: int) -> tuple[float, ...]:
+        """Return what is tried of a head's parameter on training parts of so many samples, the simplest first."""
+        parameter = find_head(head).parameter
+        if parameter is STRENGTHS:
+            return self.C_grid
+        if parameter is NEIGHBOURS:
+            return tuple(k for k in parameter.values if k <= n_fitted)
+        return parameter.values
 
     @property
     def n_candidates(self) -> int:
-        """How many combinations there are to choose from."""
-        return len(self.heads) * len(self.scalings) * len(self.C_grid)
+        """How many combinations there are to choose from, at most."""
+        return len(self.scalings) * sum(len(self.values(head, sys.maxsize)) for head in self.heads)
 
     def __post_init__(self) -> None:
         if self.scoring == "neg_log_loss":
-            without = [name for name in self.heads if not HEADS[name].has_probabilities]
+            without = [name for name in self.heads if not find_head(name).has_probabilities]
             if without:
                 raise UsageError(
                     f"--scoring neg_log_loss needs a head with probabilities of its own; {without[0]} has none inside "
@@ -74,29 +90,56 @@ class Space:
 
 @dataclass(frozen=True)
 class Choice:
-    """A head with its scaling and C, and the score for which it was chosen.
+    """A head with its scaling and the value of its parameter, and the score for which it was chosen.
 
     Attributes
     ----------
     head, scaling : str
-    C : float
+    value : float
+        Of the head's parameter (`featx.learn.heads.Head.parameter`).
     score : float
         Mean over the inner folds of the scoring.
     edge : str
-        ``"lower"`` or ``"upper"`` where C is at that end of the grid, so that the best may lie beyond; else ``""``.
+        ``"lower"`` or ``"upper"`` where the value is at that end of those tried, so that the best may lie beyond;
+        else ``""``.
+    place : int
+        Of the value among those tried, the simplest head first.
     """
 
     head: str
     scaling: str
-    C: float
+    value: float
     score: float
     edge: str = ""
+    place: int = 0
 
     @property
-    def rank(self) -> tuple[float, float, int, int]:
-        """Sorts the better choice first; ties go to the smaller C, then to the earlier scaling and head."""
+    def rank(self) -> tuple[float, int, int, int]:
+        """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
         # Means of the same values in another order differ in the last digits: that is a tie.
-        return (-round(self.score, 12), self.C, list(SCALINGS).index(self.scaling), list(HEADS).index(self.head))
+        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), order_of(self.head))
+
+    @property
+    def setting(self) -> str:
+        """The parameter in words: ``"C = 0.1"``; empty where there is nothing to choose."""
+        return setting(self.head, self.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{head, scaling, parameter, value, score, edge}`` for JSON."""
+        return {
+            "head": self.head,
+            "scaling": self.scaling,
+            "parameter": find_head(self.head).parameter.name or None,
+            "value": self.value if find_head(self.head).parameter.name else None,
+            "score": self.score,
+            "edge": self.edge,
+        }
+
+
+def setting(head: str, value: float) -> str:
+    """Return a head's parameter and value in words: ``"C = 0.1"``; empty where there is nothing to choose."""
+    name = find_head(head).parameter.name
+    return f"{name} = {value:g}" if name else ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +155,7 @@ class Unconverged:
     inner_fold : int or None
         From 1; None in a refit.
     head, scaling : str
-    C : float
+    value : float
     """
 
     stage: str
@@ -120,7 +163,7 @@ class Unconverged:
     inner_fold: int | None
     head: str
     scaling: str
-    C: float
+    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +195,7 @@ class Job:
 
     def n_refits(self, head: str) -> int:
         """How many fits it takes to refit a head: one, and one for each fold behind a sigmoid."""
-        return 1 if HEADS[head].has_probabilities else 1 + len(np.unique(self.calibration))
+        return 1 if find_head(head).has_probabilities else 1 + len(np.unique(self.calibration))
 
     def n_fits(self, space: Space) -> int:
         """How many fits the search and the refits of all heads take."""
@@ -184,7 +227,7 @@ class Outcome:
     Attributes
     ----------
     heads : dict of str to Fitted
-        Each head with the scaling and C that are best for it.
+        Each head with the scaling and the value of its parameter that are best for it.
     unconverged : list of Unconverged
     """
 
@@ -231,19 +274,20 @@ def run_jobs(
     LabelsError
         If the scoring is undefined on every inner fold of a job.
     """
-    pairs = [(head, scaling) for head in space.heads for scaling in space.scalings]
-    tasks = [(job, head, scaling) for job in jobs for head, scaling in pairs]
+    tasks = [(number, scaling) for number in range(len(jobs)) for scaling in space.scalings]
     total = len(tasks) + len(jobs) * len(space.heads)
     report = _counter(total, progress)
+    with threadpool_limits(1):
+        samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
-            parallel(joblib.delayed(_search)(X, y, job, head, scaling, space) for job, head, scaling in tasks)
+            parallel(joblib.delayed(_search)(samples[scaling], jobs[number], space) for number, scaling in tasks)
         )
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
-        for place, (choices, failures) in enumerate(found):
-            number = place // len(pairs)
-            candidates.setdefault((number, tasks[place][1]), []).extend(choices)
+        for (number, _), (choices, failures) in zip(tasks, found, strict=True):
+            for choice in choices:
+                candidates.setdefault((number, choice.head), []).append(choice)
             unconverged[number] += failures
         best = {key: min(choices, key=lambda choice: choice.rank) for key, choices in candidates.items()}
         refits = report(
@@ -264,12 +308,13 @@ def refit(
     with threadpool_limits(1), _counting() as warned:
         estimator = fit_head(
             choice.head,
-            choice.C / n_views,
+            choice.value * float(n_views) ** find_head(choice.head).parameter.per_view,
             choice.scaling,
             rows,
             labels,
             np.repeat(job.calibration, n_views),
             space.random_state,
+            class_weight=space.class_weight,
             weights=sigmoid_weights(len(job.rows), n_views, space.views),
         )
     n_classes = len(estimator.classes_)
@@ -277,60 +322,34 @@ def refit(
     if len(job.test):
         with threadpool_limits(1):
             predicted, probabilities = classify(estimator, *scoring_rows(X, job.test, space.views))
-    failures = [Unconverged("refit", job.name, None, choice.head, choice.scaling, choice.C)] * len(warned)
+    failures = [Unconverged("refit", job.name, None, choice.head, choice.scaling, choice.value)] * len(warned)
     return Fitted(choice, predicted, probabilities, estimator if job.keep else None), failures
 
 
-def _search(
-    X: FloatArray, y: NDArray[np.str_], job: Job, head: str, scaling: str, space: Space
-) -> tuple[list[Choice], list[Unconverged]]:
-    """Score one head with one scaling at every C by a job's inner folds."""
-    scores = np.full((len(job.inner), len(space.C_grid)), np.nan)
-    failures = []
-    with threadpool_limits(1):
-        for fold, (train, test) in enumerate(job.inner):
-            fitted, labels, n_fitted = fitting_rows(X, y, train, space.views)
-            path = HeadPath(head, scaling, fitted, labels, space.random_state)
-            scored, n_scored = scoring_rows(X, test, space.views)
-            rows = path.transform(scored)
-            for place, C in enumerate(space.C_grid):
-                with _counting() as warned:
-                    model = path.fit(C / n_fitted)
-                if warned:
-                    failures.append(Unconverged("search", job.name, fold + 1, head, scaling, C))
-                predicted, values = _predict(space.scoring, head, model, rows, n_scored)
-                value = scoring_value(space.scoring, y[test], predicted, values, model.classes_)
-                scores[fold, place] = np.nan if value is None else value
-    undefined = np.isnan(scores).all(axis=0)
-    if undefined.any():
-        raise LabelsError(
-            f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class in "
-            "a fold; choose by another --scoring, or with fewer --inner-cv"
-        )
-    means = np.nanmean(scores, axis=0)
-    return [
-        Choice(head, scaling, C, float(mean), _edge(C, space.C_grid))
-        for C, mean in zip(space.C_grid, means, strict=True)
-    ], failures
-
-
-def _predict(
-    scoring: str, head: str, model: Any, rows: FloatArray, n_views: int
-) -> tuple[NDArray[Any], FloatArray | None]:
-    """Return classes, and what the scoring ranks samples by: probabilities, or decision values where there are none."""
-    has_probabilities = HEADS[head].has_probabilities
-    if n_views > 1:
-        return mean_over_views(model, rows, n_views, has_probabilities=has_probabilities)
-    predicted = model.predict(rows)
-    if scoring not in ("roc_auc", "roc_auc_ovr", "neg_log_loss"):
-        return predicted, None
-    return predicted, (model.predict_proba if has_probabilities else model.decision_function)(rows)
-
-
-def _edge(C: float, grid: tuple[float, ...]) -> str:
-    if len(grid) == 1:
-        return ""
-    return {grid[0]: "lower", grid[-1]: "upper"}.get(C, "")
+def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], list[Unconverged]]:
+    """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
+    n_fitted = min(len(fitted) for fitted, _ in job.inner)
+    candidates = {head: space.values(head, n_fitted) for head in space.heads}
+    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
+    with threadpool_limits(1), _counting():
+        found = score_inner_folds(samples, candidates, job.inner, rules)
+    choices, failures = [], []
+    for head, values in candidates.items():
+        if np.isnan(found[head].scores).all(axis=0).any():
+            raise LabelsError(
+                f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class "
+                "in a fold; choose by another --scoring, or with fewer --inner-cv"
+            )
+        failures += [
+            Unconverged("search", job.name, int(fold) + 1, head, samples.scaling, values[place])
+            for fold, place in zip(*np.nonzero(~found[head].converged), strict=True)
+        ]
+        edge = find_head(head).parameter.edge
+        choices += [
+            Choice(head, samples.scaling, value, float(mean), edge(value, values), place)
+            for place, (value, mean) in enumerate(zip(values, np.nanmean(found[head].scores, axis=0), strict=True))
+        ]
+    return choices, failures
 
 
 @contextmanager
@@ -363,6 +382,8 @@ def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[
 
 
 def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[np.str_], jobs: Sequence[Job], space: Space) -> int:
+    if space.device != "cpu":
+        return 1
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
     n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
     steps = 100 * len(np.unique(y))  # about so many iterations, each over all rows and coordinates for every class

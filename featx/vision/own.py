@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from featx.errors import InputError, UnknownNameError, UsageError
+from featx.errors import InputError, UsageError
+from featx.own_code import current_folder, find_function
 from featx.spec import Preprocess, is_own_code
 from featx.vision.registry import IMAGENET_MEAN, IMAGENET_STD, preprocess_of, seeded
 
@@ -50,8 +46,8 @@ def call_function(backbone: str, *, seed: int) -> tuple[nn.Module, Preprocess]:
     InputError
         If the module cannot be imported or the function fails.
     """
-    with _current_folder():
-        function = _find(backbone)
+    with current_folder():
+        function = find_function(backbone, what="backbone", thing="a network")
         try:
             made: Any = seeded(function, seed)
         except (ImportError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
@@ -65,31 +61,6 @@ def call_function(backbone: str, *, seed: int) -> tuple[nn.Module, Preprocess]:
     return network.cpu().float().eval(), _preprocess(preprocess, backbone)
 
 
-def _find(backbone: str) -> Callable[[], Any]:
-    module_name, _, function_name = backbone.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{function_name}".split(".")):
-        raise UsageError(f"backbone {backbone!r}: a network of your own is written package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise InputError(f"backbone {backbone}: importing {module_name} failed: {error}") from error
-        raise UsageError(
-            f"backbone {backbone}: there is no module {error.name!r} in {Path.cwd()} or in the Python environment"
-        ) from error
-    except (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"backbone {backbone}: importing {module_name} failed: {error}") from error
-    found: Any = module
-    for part in function_name.split("."):
-        if not hasattr(found, part):
-            raise UnknownNameError("function", backbone, (f"{module_name}:{name}" for name in vars(module)))
-        found = getattr(found, part)
-    if not callable(found):
-        raise UsageError(f"backbone {backbone}: this is no function but {type(found).__name__}")
-    made: Callable[[], Any] = found
-    return made
-
-
 def _preprocess(given: Any, backbone: str) -> Preprocess:
     if isinstance(given, Preprocess):
         return replace(given, mean=tuple(map(float, given.mean)), std=tuple(map(float, given.std)))
@@ -100,14 +71,3 @@ def _preprocess(given: Any, backbone: str) -> Preprocess:
             f"backbone {backbone}: the preprocess must be a featx.spec.Preprocess or a torchvision ImageClassification "
             f"transform; it is {type(given).__name__}"
         ) from error
-
-
-@contextlib.contextmanager
-def _current_folder() -> Iterator[None]:
-    """Let modules be found in the current folder, as ``python -m`` does and an installed command does not."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

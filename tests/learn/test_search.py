@@ -1,6 +1,7 @@
 """The search against scikit-learn's GridSearchCV over the plain pipelines, and its promises."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn import heads, search
+from featx.learn import heads, linear, search
 from featx.learn.heads import make_head
 from featx.learn.search import Choice, Job, Space, run_jobs
 from featx.learn.splits import make_folds
@@ -44,6 +45,12 @@ def make_jobs(y, groups, n_splits=4):
     return [make_job(y, groups, *fold, name=str(i)) for i, fold in enumerate(cv.split(y, y, groups))]
 
 
+def hasty(name):
+    """A head that stops after one step."""
+    head = heads.HEADS[name]
+    return replace(head, make=lambda *of: head.make(*of).set_params(max_iter=1))
+
+
 @pytest.mark.parametrize(
     ("head", "scoring", "n_classes"),
     [
@@ -52,11 +59,15 @@ def make_jobs(y, groups, n_splits=4):
         ("logreg", "roc_auc", 2),
         ("svm", "roc_auc", 2),
         ("svm", "f1_macro", 3),
+        ("logreg-ovr", "neg_log_loss", 3),
         ("svm-rbf", "accuracy", 3),
         ("svm-rbf", "roc_auc", 2),
     ],
 )
-def test_nested_search_chooses_and_predicts_as_GridSearchCV_over_the_plain_pipelines(head, scoring, n_classes):
+def test_nested_search_chooses_and_predicts_as_GridSearchCV_over_the_plain_pipelines(
+    head, scoring, n_classes, monkeypatch
+):
+    monkeypatch.setattr(linear, "SEARCH_TOL", 1e-8)
     X, y, groups = samples(n_classes=n_classes)
     jobs = make_jobs(y, groups)
     outcomes = run_jobs(X, y, jobs, Space((head,), SCALINGS, GRID, scoring))
@@ -72,7 +83,7 @@ def test_nested_search_chooses_and_predicts_as_GridSearchCV_over_the_plain_pipel
         tied = [key for key, mean in means.items() if mean > best - 1e-9]
         scaling, C = min(tied, key=lambda key: (key[1], SCALINGS.index(key[0])))
         choice = outcome.best.choice
-        assert (choice.scaling, choice.C) == (scaling, C)
+        assert (choice.scaling, choice.value) == (scaling, C)
         assert choice.score == pytest.approx(best, abs=1e-5)
         plain = make_head(head, C, scaling).fit(X[job.rows], y[job.rows])
         np.testing.assert_array_equal(outcome.best.predicted, plain.predict(X[job.test]))
@@ -99,7 +110,7 @@ def test_ties_go_to_the_smaller_C_then_the_earlier_scaling_then_the_earlier_head
     [outcome] = run_jobs(X, y, [make_job(y, groups, np.arange(len(y)))], space)
     assert outcome.best.choice == Choice("logreg", "standardise", 0.1, 1.0, "lower")
     assert outcome.heads["svm"].choice == Choice("svm", "standardise", 0.1, 1.0, "lower")
-    assert Choice("svm", "l2", 0.1, 0.5).rank < Choice("logreg", "raw", 1.0, 0.5).rank
+    assert Choice("svm", "l2", 0.1, 0.5, place=0).rank < Choice("logreg", "raw", 1.0, 0.5, place=1).rank
     assert Choice("svm", "l2", 1.0, 0.1 + 0.2).rank > Choice("svm", "raw", 1.0, 0.3).rank  # 0.30000000000000004
 
 
@@ -117,23 +128,22 @@ def test_a_C_at_the_edge_of_the_grid_is_named():
 
 
 def test_every_fit_that_did_not_converge_is_counted_and_named_and_no_warning_leaks(monkeypatch):
-    monkeypatch.setattr(heads, "MAX_ITER", 1)
+    monkeypatch.setattr(linear, "MAX_ITER", 1)
+    monkeypatch.setitem(heads.HEADS, "logreg", hasty("logreg"))
     X, y, groups = samples()
     job = make_job(y, groups, np.arange(len(y)), name="2")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         [outcome] = run_jobs(X, y, [job], Space(("logreg",), ("raw",), (0.1, 10.0), "accuracy"))
-    found = {(one.stage, one.fold, one.inner_fold, one.head, one.scaling, one.C) for one in outcome.unconverged}
+    found = {(one.stage, one.fold, one.inner_fold, one.head, one.scaling, one.value) for one in outcome.unconverged}
     assert found == {("search", "2", fold, "logreg", "raw", C) for fold in (1, 2, 3) for C in (0.1, 10.0)} | {
-        ("refit", "2", None, "logreg", "raw", outcome.best.choice.C)
+        ("refit", "2", None, "logreg", "raw", outcome.best.choice.value)
     }
     assert len(outcome.unconverged) == 7
 
 
 def test_fits_behind_a_sigmoid_that_did_not_converge_are_counted_too(monkeypatch):
-    make = heads.HEADS["svm"].make
-    short = heads.Head(**{**vars(heads.HEADS["svm"]), "make": lambda C, seed: make(C, seed).set_params(max_iter=1)})
-    monkeypatch.setitem(heads.HEADS, "svm", short)
+    monkeypatch.setitem(heads.HEADS, "svm", hasty("svm"))
     X, y, groups = samples()
     [outcome] = run_jobs(X, y, [make_job(y, groups, np.arange(len(y)))], Space(("svm",), ("raw",), (10.0,), "accuracy"))
     assert [one.stage for one in outcome.unconverged] == ["refit"] * 4  # three folds and the head itself
@@ -164,7 +174,7 @@ def test_progress_counts_every_task():
         Space(("logreg", "svm"), ("raw", "l2"), (1.0,), "accuracy"),
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(done, 12) for done in range(1, 13)]  # 2 jobs x (2 heads x 2 scalings + 2 refits)
+    assert seen == [(done, 8) for done in range(1, 9)]  # 2 jobs x (2 scalings + 2 refits)
 
 
 def test_the_fitted_heads_come_back_only_where_they_are_wanted():

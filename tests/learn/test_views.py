@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import BundleError, InputError, LabelsError, SpecMismatchError, UnknownNameError, UsageError
 from featx.fit import FitOptions, fit, fit_features, save
-from featx.learn import heads
+from featx.learn import linear
 from featx.learn.averaged import AveragedViews
 from featx.learn.bundle import load_bundle
 from featx.learn.calibrated import SigmoidCalibrated
 from featx.learn.dataset import Features, load_features
-from featx.learn.heads import HEADS, Head, make_head
+from featx.learn.heads import HEADS, STRENGTHS, Head, make_head
+from featx.learn.own import search_by_fitting
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 from featx.manifest.record import Manifest
 from featx.predict import predict
@@ -119,14 +121,6 @@ class Witness(ClassifierMixin, BaseEstimator):
         return self.classes_[(values > 0).astype(int) if values.ndim == 1 else values.argmax(axis=1)]
 
 
-class AsTheyAre:
-    def __init__(self, X):
-        pass
-
-    def transform(self, X):
-        return X
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     n_views=st.integers(2, 5),
@@ -156,7 +150,7 @@ def test_the_views_of_a_sample_never_straddle_a_fold_at_any_level(
     unit = {"groups": data.groups, "identical": data.sha256}.get(scheme, data.keys)
     data.X[:, :, 0] = np.unique(unit, return_inverse=True)[1][:, None]
 
-    def make(C, random_state):
+    def make(C, class_weight, random_state):
         return Witness(n_views if use[0] == "train" else 1, C)
 
     options = quick(
@@ -164,7 +158,9 @@ def test_the_views_of_a_sample_never_straddle_a_fold_at_any_level(
         views=use[0], score_views=use[1],
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(HEADS, "svm", Head("svm", "", make, AsTheyAre, make, has_probabilities=False))
+        patch.setitem(
+            HEADS, "svm", Head("svm", "", STRENGTHS, make, partial(search_by_fitting, make=make), False, False)
+        )
         try:
             result = fit_features(flat(data), options)
         except LabelsError:  # so few patients, or such folds, that some part would lack a class
@@ -201,14 +197,11 @@ def test_rows_with_views_are_split_by_scikit_learn_with_all_views_of_a_sample_on
 
 def exactly(head, **params):
     """The head with a solver that goes on for longer."""
-    makers = {name: getattr(head, name) for name in ("make", "make_in_coordinates")}
-    return replace(
-        head,
-        **{
-            name: lambda C, seed, make=make: make(C, seed).set_params(tol=1e-7, **params)
-            for name, make in makers.items()
-        },
-    )
+
+    def make(*of):
+        return head.make(*of).set_params(**params)
+
+    return replace(head, make=make, search=partial(search_by_fitting, make=make))
 
 
 @pytest.mark.parametrize(
@@ -218,9 +211,8 @@ def exactly(head, **params):
 )
 @pytest.mark.parametrize("head", HEADS)
 def test_copies_of_the_plain_image_change_nothing(head, columns, score, monkeypatch):
-    monkeypatch.setattr(heads, "TOL", 1e-8)
-    monkeypatch.setitem(HEADS, "svm", exactly(HEADS["svm"], max_iter=100_000))
-    monkeypatch.setitem(HEADS, "svm-rbf", exactly(HEADS["svm-rbf"]))
+    monkeypatch.setattr(linear, "SEARCH_TOL", 1e-9)
+    monkeypatch.setitem(HEADS, "svm-rbf", exactly(HEADS["svm-rbf"], tol=1e-7))
     # Of three classes SVC gives ties of votes to the first, their mean over views to the larger decision value.
     data = samples(spread=0.0, n_classes=2 if head == "svm-rbf" else 3, **columns)
     grid = (1, 10, 2) if head == "svm-rbf" else (1e-3, 1e-1, 3)
@@ -235,7 +227,7 @@ def test_copies_of_the_plain_image_change_nothing(head, columns, score, monkeypa
         [*without.whole.folds, ("", without.whole.chosen)],
         strict=True,
     ):
-        assert (one.head, one.scaling, one.C, one.edge) == (other.head, other.scaling, other.C, other.edge)
+        assert (one.head, one.scaling, one.value, one.edge) == (other.head, other.scaling, other.value, other.edge)
         assert one.score == pytest.approx(other.score, abs=1e-9)
     rows = data.X[:, 0].astype(float)
     np.testing.assert_allclose(copies.estimator.predict_proba(rows), without.estimator.predict_proba(rows), atol=2e-4)
@@ -298,7 +290,11 @@ def test_out_of_fold_probabilities_are_means_over_views_of_a_head_that_never_saw
     by_view = [result.estimator.predict_proba(test[:, view]) for view in range(3)]
     rows = [row for row in result.out_of_fold if row.fold == "test"]
     np.testing.assert_allclose([row.probabilities for row in rows], np.mean(by_view, axis=0), atol=1e-12)
-    values = by_view if head == "logreg" else [result.estimator.decision_function(test[:, view]) for view in range(3)]
+    values = (
+        by_view
+        if HEADS[head].has_probabilities
+        else [result.estimator.decision_function(test[:, view]) for view in range(3)]
+    )
     mean = np.mean(values, axis=0)
     places = (mean > 0).astype(int) if mean.ndim == 1 else mean.argmax(axis=1)
     assert [row.predicted for row in rows] == [result.classes[place] for place in places]

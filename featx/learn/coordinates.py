@@ -1,0 +1,67 @@
+"""Features in fewer coordinates, in which every distance and every angle is what it was.
+
+Whatever depends on distances and angles alone, which is every head of featx, may be fitted in such coordinates. n rows
+need no more than n of them, however many features there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+_RANK = 1e-13
+"""Directions in which the rows vary by less than this share of the largest variance hold rounding errors only."""
+_LARGEST = 2048
+"""Above this many coordinates finding them takes longer than what it saves."""
+
+
+class Isometry:
+    """An orthonormal basis of the span of some rows.
+
+    The first coordinates are uncorrelated over these rows, which makes Newton's method short
+    (`featx.learn.path`); where the mean row is outside their span, the last one is the same for all rows.
+
+    Parameters
+    ----------
+    X : float64 array (n_samples, n_features)
+
+    Attributes
+    ----------
+    basis : float64 array (n_features, n_coordinates), or None
+        None where the features are their own coordinates: more of them than is worth while (`_LARGEST`).
+    """
+
+    def __init__(self, X: FloatArray) -> None:
+        self.basis: FloatArray | None = None if min(X.shape) > _LARGEST else _basis(X)
+
+    def transform(self, X: FloatArray) -> FloatArray:
+        """Return rows (n, n_features) of the span in the basis (n, n_coordinates); others lose what is outside."""
+        return X if self.basis is None else X @ self.basis
+
+    def restore(self, coef: FloatArray) -> FloatArray:
+        """Return coefficients (..., n_coordinates) for the features (..., n_features)."""
+        return coef if self.basis is None else coef @ self.basis.T
+
+
+def _basis(X: FloatArray) -> FloatArray:
+    n_samples, n_features = X.shape
+    mean = X.mean(axis=0)
+    centred = X - mean
+    if n_samples < n_features:
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        kept = values > max(values[-1], 0.0) * _RANK
+        # The small directions come out of a Gram matrix with half the digits only: made orthonormal once more.
+        basis = (centred.T @ vectors[:, kept]) / np.sqrt(values[kept])
+        basis = basis @ np.linalg.inv(np.linalg.cholesky(basis.T @ basis)).T
+    else:
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        basis = vectors[:, values > max(values[-1], 0.0) * _RANK]
+    outside = mean - basis @ (basis.T @ mean)
+    length = np.linalg.norm(outside)
+    if length > 1e-10 * np.linalg.norm(mean):
+        basis = np.column_stack([basis, outside / length])
+    if basis.shape[1] == 0:  # nothing but zeros: any direction will do
+        basis = np.eye(n_features, 1)
+    return np.ascontiguousarray(basis)

@@ -1,0 +1,176 @@
+"""Linear heads behind scikit-learn's interface, solved by `featx.learn.path`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.validation import _check_sample_weight
+
+from featx.learn.classifier import FeatureClassifier
+from featx.learn.coordinates import Isometry
+from featx.learn.device import to_device
+from featx.learn.path import MAX_ITER, fit_path
+from featx.learn.training import Scored, TrainingParts, softmax
+
+FloatArray = NDArray[np.float64]
+
+TOL = 1e-8
+"""Norm of the gradient of the mean loss with its penalty at which a head that is used or reported is fitted."""
+SEARCH_TOL = 1e-4
+"""The same where all that is wanted of a fit is whether it is better than another."""
+_RAMP = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""A fit at one C starts from the optimum at these shares of it; the last needs few steps then."""
+
+
+class _NewtonClassifier(FeatureClassifier):
+    """A linear classifier fitted with one of `featx.learn.path.LOSSES`."""
+
+    def __init__(self, *, C: float = 1.0, class_weight: Any = None, tol: float = TOL, max_iter: int = MAX_ITER) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
+    @property
+    def _loss(self) -> str:
+        return "squared_hinge"
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit on features (n_samples, n_features) and labels (n_samples,)."""
+        rows, codes = self._begin(X, y)
+        weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        weights = weights * compute_sample_weight(self.class_weight, np.asarray(y))
+        isometry = Isometry(rows)
+        grid = np.array([*(share * self.C for share in _RAMP if self._loss == "squared_hinge"), self.C])
+        found = fit_path(
+            isometry.transform(rows), codes, grid, weights[None], loss=self._loss, tol=self.tol, max_iter=self.max_iter
+        )
+        self.coef_ = isometry.restore(found.coef[0, -1])
+        self.intercept_ = found.intercept[0, -1]
+        self.gradient_ = float(found.gradient[0, -1])
+        self.n_iter_ = int(found.n_iter[0].sum())
+        if not found.converged[0, -1]:
+            warnings.warn(
+                f"stopped at a gradient of {self.gradient_:.1e}, not {self.tol:g}, after {self.max_iter} steps",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+
+class NewtonLogisticRegression(_NewtonClassifier):
+    """Logistic regression with an L2 penalty: multinomial, or each class against the rest.
+
+    The optimum is that of scikit-learn's `LogisticRegression`, or of `OneVsRestClassifier` around it.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the penalty, > 0.
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+    tol : float
+        Norm of the gradient of the mean loss with its penalty at which the fit ends.
+    max_iter : int
+        Newton steps.
+    multinomial : bool
+        Whether the classes are fitted together; with two of them it is the same.
+
+    Attributes
+    ----------
+    coef_ : float64 array (n_functions, n_features)
+        One function for two classes, else one for each class.
+    intercept_ : float64 array (n_functions,)
+    classes_ : array (n_classes,)
+    gradient_ : float
+        Norm of the gradient where the fit ended.
+    n_iter_ : int
+        Newton steps.
+    n_features_in_ : int
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        class_weight: Any = None,
+        tol: float = TOL,
+        max_iter: int = MAX_ITER,
+        multinomial: bool = True,
+    ) -> None:
+        super().__init__(C=C, class_weight=class_weight, tol=tol, max_iter=max_iter)
+        self.multinomial = multinomial
+
+    @property
+    def _loss(self) -> str:
+        return "multinomial" if self.multinomial else "logistic"
+
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Return the probability (n, n_classes) of each class for features (n, n_features)."""
+        return _probabilities(self._decisions(X), self.multinomial)
+
+
+class NewtonLinearSVC(_NewtonClassifier):
+    """Linear support vector machine: squared hinge loss, L2 penalty, each class against the rest.
+
+    The optimum is that of scikit-learn's `LinearSVC`, whose penalty takes in the intercept.
+
+    Parameters
+    ----------
+    C, tol, max_iter
+        As in `NewtonLogisticRegression`.
+    class_weight : dict, "balanced" or None
+        How much the rows of a class count, on either side: where a class is told from the rest, liblinear would weigh
+        its own rows alone.
+
+    Attributes
+    ----------
+    coef_, intercept_, classes_, gradient_, n_iter_, n_features_in_
+        As in `NewtonLogisticRegression`.
+    """
+
+
+def search_logistic(parts: TrainingParts, values: Sequence[float], *, multinomial: bool) -> Iterator[Scored]:
+    """Score each part's rows by logistic regression fitted at each C; see `featx.learn.heads.Head.search`."""
+    for decisions, converged in _decide(parts, values, "multinomial" if multinomial else "logistic"):
+        scored = Scored.of_decisions(decisions, converged)
+        yield Scored(scored.predicted, _probabilities(decisions, multinomial), converged)
+
+
+def search_svm(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
+    """Score each part's rows by linear support vector machines fitted at each C."""
+    for decisions, converged in _decide(parts, values, "squared_hinge"):
+        yield Scored.of_decisions(decisions, converged)
+
+
+def _decide(parts: TrainingParts, values: Sequence[float], loss: str) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
+    found = fit_path(
+        to_device(parts.X, parts.device),
+        parts.codes,
+        np.array(values),
+        parts.weights(),
+        loss=loss,
+        tol=SEARCH_TOL,
+        max_iter=MAX_ITER,
+    )
+    for part, rows in enumerate(parts.scored):
+        decisions = np.einsum("nd,cfd->cnf", parts.X[rows], found.coef[part], optimize=True)
+        yield decisions + found.intercept[part][:, None], found.converged[part]
+
+
+def _probabilities(decisions: FloatArray, multinomial: bool) -> FloatArray:
+    """Return probabilities (..., n_classes): of one class against the rest each, they are made to sum to 1."""
+    if multinomial or decisions.shape[-1] == 1:
+        return softmax(decisions)
+    each = 0.5 * (1.0 + np.tanh(0.5 * decisions))
+    total = each.sum(axis=-1, keepdims=True)
+    # As scikit-learn's OneVsRestClassifier; all classes alike where none has any.
+    alike = np.full_like(each, 1.0 / each.shape[-1])
+    probabilities: FloatArray = np.divide(each, total, out=alike, where=total > 0)
+    return probabilities

@@ -1,0 +1,317 @@
+"""Linear heads at every strength of the penalty and on every training part at once.
+
+All fits share one matrix of features, and differ in the class that they tell from the rest and in which rows count. So
+each step of the solver is one product of that matrix with the coefficients of all fits that have not converged yet: it
+is read from memory once for all of them, where a solver for one fit reads it for each, and the products are large ones,
+at which processors are at their best. Each C starts from the optimum at the C before.
+
+The optimum is that of scikit-learn's `LogisticRegression` or `LinearSVC`; how near a fit has come to it is stated
+(`PathResult.gradient`). `featx.learn.coordinates` makes the matrix small and the steps few.
+
+Everything runs in float64 in the namespace of the arrays it is given: NumPy's, or PyTorch's on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.learn.losses import Array, Logistic, Loss, Multinomial, SquaredHinge
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+LOSSES = ("multinomial", "logistic", "squared_hinge")
+"""The first has one function for each class and fits them together; the others one class against the rest at a time."""
+
+MAX_ITER = 100
+"""Newton steps; a fit that needs more is not converged."""
+_MAX_CG = 250
+_MAX_HALVINGS = 30
+_ARMIJO = 1e-4
+_ROUNDING = 1e-15
+"""Relative error of a sum of losses: a step that changes it by less has not made it worse."""
+_AT_ONCE = 1 << 24
+"""Numbers in one array of scores; more fits are solved in several goes."""
+
+
+@dataclass(frozen=True, eq=False)
+class PathResult:
+    """Fitted coefficients.
+
+    Attributes
+    ----------
+    coef : float64 array (n_parts, n_C, n_functions, n_features)
+        One function for two classes, else one for each class.
+    intercept : float64 array (n_parts, n_C, n_functions)
+    gradient : float64 array (n_parts, n_C)
+        Euclidean norm of the gradient of ``(C * loss + penalty) / (C * sum of weights)`` where the solver stopped, the
+        largest one over functions that are fitted one by one.
+    n_iter : int array (n_parts, n_C)
+        Newton steps; the most over such functions.
+    converged : bool array (n_parts, n_C)
+        Whether `gradient` is within the tolerance.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    gradient: FloatArray
+    n_iter: IntArray
+    converged: NDArray[np.bool_]
+
+
+def fit_path(
+    X: Array,
+    codes: IntArray,
+    C: FloatArray,
+    weights: FloatArray,
+    *,
+    loss: str,
+    tol: float,
+    max_iter: int = MAX_ITER,
+) -> PathResult:
+    """Fit a linear head at every C on every training part.
+
+    Minimises for each part and C ``C * sum_i weights_i * loss_i + ||coef||^2 / 2``. As in scikit-learn, the intercept
+    is not penalised in logistic regression, and penalised in the support vector machine (`LinearSVC` treats it as the
+    coefficient of a feature that is 1).
+
+    Parameters
+    ----------
+    X : float64 array (n_samples, n_features)
+        NumPy's, or PyTorch's: then everything runs where it lies.
+    codes : int array (n_samples,)
+        Class of each row, from 0; at least two.
+    C : float64 array (n_C,)
+        Inverse strength of the penalty, > 0.
+    weights : float64 array (n_parts, n_samples)
+        How much a row counts in a part: 0 where it is not in it.
+    loss : str
+        One of `LOSSES`. ``"multinomial"`` with two classes is ``"logistic"``, as in scikit-learn.
+    tol : float
+        Norm of the gradient (see `PathResult.gradient`) at which a fit ends.
+    max_iter : int
+        Newton steps after which a fit ends all the same.
+
+    Raises
+    ------
+    ValueError
+        If a part has no row of some class: scikit-learn would leave the class out, a path cannot.
+
+    Notes
+    -----
+    Newton's method with conjugate gradients and a line search (Nocedal and Wright, Numerical Optimization, 2nd ed.,
+    algorithm 7.1), preconditioned by the diagonal that the Hessian has where every row has the mean curvature. For the
+    squared hinge, whose second derivative jumps, it is the finite Newton method (Mangasarian 2002; Keerthi and DeCoste,
+    JMLR 6, 2005).
+    """
+    n_classes = int(codes.max()) + 1
+    _check_parts(codes, weights, n_classes)
+    n_functions = 1 if n_classes == 2 else n_classes
+    together = n_functions if loss == "multinomial" else 1
+    xp, grid = _namespace(X), np.asarray(C, dtype=np.float64)
+    centre = X.mean(axis=0) * (loss != "squared_hinge")  # a penalised intercept would be another one after centring
+    rows = xp.concatenate([X - centre, xp.ones_like(X[:, :1])], axis=1)
+    shape = (len(weights), len(grid), n_functions)
+    coef, intercept = np.zeros((*shape, X.shape[1])), np.zeros(shape)
+    gradient, n_iter = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    # Each column is a part, and a function where they are fitted one by one.
+    parts, functions = (axis.ravel() for axis in np.indices((len(weights), n_functions // together)))
+    at_once = max(1, _AT_ONCE // (len(X) * together))
+    for start in range(0, len(parts), at_once):
+        part, function = parts[start : start + at_once, None], functions[start : start + at_once, None]
+        if together > 1:
+            function = np.arange(n_functions)[None]
+        losses = _make_loss(loss, codes, n_functions, function[:, 0], X)
+        of_rows = _like(X, weights.T[:, part[:, 0]])
+        W = _like(X, np.zeros((X.shape[1] + 1, together, len(part))))
+        for place in np.argsort(grid):  # each from the optimum at the C before
+            problem = _Problem(rows, losses, of_rows, float(grid[place]), penalise_intercept=loss == "squared_hinge")
+            norms, steps = _newton(problem, W, tol, max_iter)
+            coefficients, constants = _restored(W, centre)
+            coef[part, place, function], intercept[part, place, function] = coefficients, constants
+            gradient[part, place, function], n_iter[part, place, function] = norms[:, None], steps[:, None]
+    gradient, n_iter = gradient.max(axis=2), n_iter.max(axis=2)
+    return PathResult(coef, intercept, gradient, n_iter, gradient <= tol)
+
+
+def _check_parts(codes: IntArray, weights: FloatArray, n_classes: int) -> None:
+    counts = np.stack([weights[:, codes == code].sum(axis=1) for code in range(n_classes)])
+    if n_classes < 2 or not (counts > 0).all():
+        raise ValueError("every training part needs rows of at least two classes, and of each class there is")
+
+
+def _namespace(X: Array) -> Any:
+    if isinstance(X, np.ndarray):
+        return np
+    import sys
+
+    return sys.modules["torch"]  # whoever has a tensor has imported it
+
+
+def _like(X: Array, values: NDArray[Any]) -> Array:
+    """Return the values beside X: as they are, or as a tensor on its device."""
+    return values if isinstance(X, np.ndarray) else _namespace(X).asarray(values, device=X.device)
+
+
+def _to_numpy(W: Array) -> NDArray[Any]:
+    found: NDArray[Any] = W if isinstance(W, np.ndarray) else W.cpu().numpy()
+    return found
+
+
+def _make_loss(name: str, codes: IntArray, n_functions: int, functions: IntArray, X: Array) -> Loss:
+    """Return the loss of fits that tell these classes from the rest; with two classes the second from the first."""
+    xp = _namespace(X)
+    if name == "multinomial" and n_functions > 1:
+        return Multinomial(xp, _like(X, np.eye(n_functions)[codes][:, :, None]))
+    is_class = codes[:, None] == (functions if n_functions > 1 else np.ones(1, dtype=np.int64))
+    targets = _like(X, is_class[:, None, :].astype(np.float64))
+    return SquaredHinge(xp, 2.0 * targets - 1.0) if name == "squared_hinge" else Logistic(xp, targets)
+
+
+def _restored(W: Array, centre: Array) -> tuple[FloatArray, FloatArray]:
+    """Return coefficients (n_fits, n_functions, n_features) and intercepts (n_fits, n_functions) of uncentred rows."""
+    xp = _namespace(W)
+    constants = W[-1] - xp.einsum("d,dkf->kf", centre, W[:-1])
+    if len(constants) > 1:  # any constant may be added to all: scikit-learn's choice
+        constants = constants - W[-1].mean(axis=0)
+    return _to_numpy(W[:-1]).transpose(2, 1, 0), _to_numpy(constants).T
+
+
+class _Problem:
+    """Fits that are solved together.
+
+    Coefficients are (n_coordinates, n_functions, n_fits), the intercepts last; scores (n_samples, n_functions, n_fits).
+    """
+
+    def __init__(self, rows: Array, loss: Loss, weights: Array, C: float, *, penalise_intercept: bool) -> None:
+        self.rows, self.loss, self._weights = rows, loss, weights
+        # In units of the mean loss: sums do not grow with n, and C does not decide when a fit has converged.
+        self._scale = 1.0 / weights.sum(axis=0)
+        self._penalty = _namespace(rows).ones_like(rows[0])[:, None, None] * (self._scale / C)
+        if not penalise_intercept:
+            self._penalty[-1] = 0.0
+        self._squares = (rows**2).T @ weights * self._scale  # mean square of each coordinate in each part
+        self._C, self._penalise_intercept = C, penalise_intercept
+
+    def __len__(self) -> int:
+        return int(self._scale.shape[0])
+
+    def only(self, kept: Array) -> _Problem:
+        """Return the problem of some of the fits."""
+        return _Problem(
+            self.rows,
+            self.loss.only(kept),
+            self._weights[:, kept],
+            self._C,
+            penalise_intercept=self._penalise_intercept,
+        )
+
+    def scores(self, W: Array) -> Array:
+        """Return the rows' scores by coefficients."""
+        return (self.rows @ W.reshape(len(W), -1)).reshape(len(self.rows), *W.shape[1:])
+
+    def _back(self, T: Array) -> Array:
+        """Return the mean over the rows weighted by T, like coefficients."""
+        T *= self._weights[:, None]
+        return (self.rows.T @ T.reshape(len(T), -1)).reshape(self.rows.shape[1], *T.shape[1:]) * self._scale
+
+    def values(self, T: Array, W: Array) -> Array:
+        """Return what is minimised (n_fits,)."""
+        loss = (self.loss.losses(T) * self._weights).sum(axis=0) * self._scale
+        return loss + 0.5 * (self._penalty * W**2).sum(axis=(0, 1))
+
+    def gradients(self, S: Array, W: Array) -> Array:
+        """Return its gradient, like coefficients."""
+        return self._back(self.loss.slopes(S)) + self._penalty * W
+
+    def hessian_times(self, S: Array, V: Array) -> Array:
+        """Return its second derivatives times V, both like coefficients."""
+        return self._back(self.loss.curvature_times(S, self.scores(V))) + self._penalty * V
+
+    def diagonal(self, S: Array) -> Array:
+        """Return the Hessian's diagonal, like coefficients, were the mean curvature that of every row."""
+        mean = (self.loss.curvatures(S) * self._weights[:, None]).sum(axis=0) * self._scale  # (n_functions, n_fits)
+        diagonal = self._squares[:, None] * mean + self._penalty
+        # A coordinate that is always 0, and an intercept without a penalty where no row has curvature left, have none.
+        xp = _namespace(diagonal)
+        return xp.maximum(diagonal, 1e-12 * xp.amax(diagonal, axis=0) + 1e-300)
+
+
+def _newton(problem: _Problem, W: Array, tol: float, max_iter: int) -> tuple[FloatArray, IntArray]:
+    """Move the coefficients W of all fits to their optimum; return the norms of the gradient there, and the steps."""
+    norms, n_iter = np.zeros(len(problem)), np.zeros(len(problem), np.int64)
+    left = np.arange(len(problem))
+    mine, T = W, problem.scores(W)
+    for step in range(max_iter + 1):
+        S = problem.loss.state(T)
+        gradient = problem.gradients(S, mine)
+        norms[left] = _to_numpy(_norms(gradient))
+        far = norms[left] > tol
+        if step == max_iter or not far.any():
+            break
+        if not far.all():
+            left, problem = left[far], problem.only(far)
+            mine, T, S, gradient = (each[..., far] for each in (mine, T, S, gradient))
+        direction = _conjugate_gradients(problem, S, gradient)
+        mine, T, moved = _line_search(problem, mine, T, direction, gradient)
+        W[..., left] = mine
+        n_iter[left] += moved
+        if not moved.all():  # nothing along the direction is better within rounding
+            left, problem, mine, T = left[moved], problem.only(moved), mine[..., moved], T[..., moved]
+            if not len(left):
+                break
+    return norms, n_iter
+
+
+def _norms(values: Array) -> Array:
+    """Return the Euclidean norm of each fit's values, like coefficients."""
+    return (values**2).sum(axis=(0, 1)) ** 0.5
+
+
+def _conjugate_gradients(problem: _Problem, S: Array, gradient: Array) -> Array:
+    """Return about ``-H^-1 gradient`` of each fit, the nearer the smaller the gradient."""
+    xp = _namespace(gradient)
+    diagonal = problem.diagonal(S)
+    D, R = xp.zeros_like(gradient), -gradient
+    Z = R / diagonal
+    V = 1.0 * Z
+    rz = (R * Z).sum(axis=(0, 1))
+    size = _norms(gradient)
+    enough = xp.where(size < 0.01, size**0.5, 0.1 + 0.0 * size) * size  # superlinear convergence, but no waste far away
+    going = size > 0
+    for _ in range(_MAX_CG):
+        HV = problem.hessian_times(S, V)
+        curvature = (V * HV).sum(axis=(0, 1))
+        going = going & (curvature > 0)
+        alpha = xp.where(going, rz / xp.where(going, curvature, 1.0 + 0.0 * rz), 0.0 * rz)
+        D += alpha * V
+        R -= alpha * HV
+        going = going & (_norms(R) > enough)
+        if not going.any():
+            break
+        Z = R / diagonal
+        new = (R * Z).sum(axis=(0, 1))
+        V = Z + new / xp.where(rz > 0, rz, 1.0 + 0.0 * rz) * V
+        rz = new
+    return D
+
+
+def _line_search(
+    problem: _Problem, W: Array, T: Array, direction: Array, gradient: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Go along each fit's direction as far as its value falls; return coefficients, scores, and which fits moved."""
+    slope, way = (direction * gradient).sum(axis=(0, 1)), problem.scores(direction)
+    value = problem.values(T, W)
+    length, done = 1.0 + 0.0 * slope, slope != slope
+    for _ in range(_MAX_HALVINGS):
+        tried = problem.values(T + length * way, W + length * direction)
+        done = done | (tried <= value + _ARMIJO * length * slope + _ROUNDING * abs(value))
+        if done.all():
+            break
+        length = length * (1.0 - 0.5 * ~done)
+    length = length * done
+    return W + length * direction, T + length * way, _to_numpy(done)

@@ -1,0 +1,44 @@
+"""Ridge classification at every strength of the penalty from one factorisation of a training part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.learn.training import Scored, TrainingParts, class_weights
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def search_ridge(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
+    """Score each part's rows by scikit-learn's `RidgeClassifier` at each alpha; see `featx.learn.heads.Head.search`.
+
+    With X, centred on its weighted mean, = U diag(s) V' the coefficients are ``V diag(s / (s^2 + alpha)) U' y``.
+    """
+    for fitted, scored in zip(parts.fitted, parts.scored, strict=True):
+        X, codes = parts.X[fitted], parts.codes[fitted]
+        weights = class_weights(codes, parts.class_weight)[:, None]
+        mean = (weights * X).sum(axis=0) / weights.sum()
+        targets = _targets(codes)
+        level = (weights * targets).sum(axis=0) / weights.sum()
+        rows, others = np.sqrt(weights) * (X - mean), parts.X[scored] - mean
+        answers = np.sqrt(weights) * (targets - level)
+        if len(rows) < rows.shape[1]:
+            values_, vectors = np.linalg.eigh(rows @ rows.T)
+            left, right = others @ rows.T @ vectors, vectors.T @ answers
+        else:
+            values_, vectors = np.linalg.eigh(rows.T @ rows)
+            left, right = others @ vectors, vectors.T @ (rows.T @ answers)
+        values_ = np.maximum(values_, 0.0)
+        decisions = np.stack([(left / (values_ + alpha)) @ right + level for alpha in values])
+        yield Scored.of_decisions(decisions)
+
+
+def _targets(codes: IntArray) -> FloatArray:
+    """Return 1 for the class and -1 for the rest (n, n_functions); one function, for the second class, of two."""
+    n_classes = int(codes.max()) + 1
+    ones = 2.0 * np.eye(n_classes)[codes] - 1.0
+    return ones[:, 1:] if n_classes == 2 else ones
