@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import UsageError
+from featx.learn.alignment import check_paths
 from featx.learn.by_group import GroupEvaluation, by_group, by_group_folds
-from featx.learn.dataset import Features, check_finite, load_features
+from featx.learn.contest import Candidate, Contest, enter, name_files
+from featx.learn.dataset import Features, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
 from featx.learn.options import FitOptions
+from featx.learn.paired import Comparisons, compare, compare_with_guessing
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
-from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
+from featx.learn.search import Fitted, Job, Outcome, Progress, refit, run_jobs
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
-from featx.learn.views import ViewUse, choose_use
+from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 NOTHING: IntArray = np.array([], dtype=np.int64)
 
 
 def fit(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Train and cross-validate a classifier on the features in a file.
+    """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
 
     Parameters
     ----------
-    path : path-like
-        A feature file as `featx extract` writes it.
+    path : path-like, or a sequence of them
+        A feature file as `featx extract` writes it. Several of the same samples compete: which one is best is chosen
+        inside each training part, as head, scaling and C are.
     options : FitOptions
     progress : callable (done, total), optional
 
@@ -54,31 +59,34 @@ def fit(
     StoreError
         A file that is missing, damaged or not complete.
     InputError
-        Features that are not finite.
+        Features that are not finite; files of different samples.
     LabelsError
-        Labels, groups or folds with which the evaluation cannot be done.
+        Labels, groups or folds with which the evaluation cannot be done; files that disagree about them.
     UsageError
         Options that do not suit the data.
     """
     needs_views = options.views != "none" or options.score_views == "average"
-    features = load_features(path, allow_missing=options.allow_missing, views=needs_views)
-    with FeatureFile.open(path) as file:
+    paths = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
+    check_paths(paths)
+    files = {
+        name: load_features(one, allow_missing=options.allow_missing, views=needs_views)
+        for name, one in zip(name_files(paths), paths, strict=True)
+    }
+    result = fit_features(files if len(files) > 1 else next(iter(files.values())), options, progress=progress)
+    with FeatureFile.open(paths[list(files).index(result.file)] if result.file else paths[0]) as file:
         weights = file.weights()
-    return replace(fit_features(features, options, progress=progress), weights=weights)
+    return replace(result, weights=weights)
 
 
 def fit_features(
-    features: Features,
+    features: Features | Mapping[str, Features],
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Train and cross-validate a classifier on features that are already in memory; see `fit`."""
-    check_finite(features)
-    samples = features.by_sample()
-    use = choose_use(options.views, options.score_views, samples.X.shape[1] if samples.X.ndim == 3 else 1)
-    if samples.X.ndim == 3 and use == ViewUse():
-        samples = replace(samples, X=samples.X[:, 0])
+    """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
+    entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
+    samples = entries[0].samples
     labelled = samples.take(samples.y != "")
     study, small_classes = _arrange(labelled, options)
     plan = study.plan
@@ -88,25 +96,34 @@ def fit_features(
 
     folds = study.outer_folds()
     jobs = [*(study.outer_job(fold) for fold in folds), study.final_job()]
-    X, y, space = study.data.X.astype(np.float64), study.data.y, replace(options.space, views=use)
+    y, space = study.data.y, options.space
     start = time.perf_counter()
-    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
-    final = outcomes[-1].best
-    estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
-    n_fits = sum(job.n_fits(space) for job in jobs)
+
+    def search(X: FloatArray, use: ViewUse, progress: Progress | None) -> list[Outcome]:
+        return run_jobs(X, y, jobs, replace(space, views=use), n_jobs=options.n_jobs, progress=progress)
+
+    contest = Contest.hold(entries, study.data, search, progress)
+    winners, best = contest.winners(), contest.best()
+    chosen, final = contest.entry(winners[-1].file), best[-1]
+    estimator, unconverged = final.estimator, contest.unconverged
+    n_fits = sum(job.n_fits(space) for job in jobs) * len(entries)
     if len(plan.fit) > len(plan.train):
-        job = study.refit_job(plan.fit, "all")
-        saved, failures = refit(X, y, job, final.choice, space)
+        job, X = study.refit_job(plan.fit, "all"), contest.features(chosen.name, study.data)
+        saved, failures = refit(X, y, job, final.choice, replace(space, views=chosen.use))
         estimator, unconverged = saved.estimator, unconverged + failures
         n_fits += job.n_refits(final.choice.head)
     seconds = time.perf_counter() - start
 
-    best = [outcome.best for outcome in outcomes]
-    heads = {name: study.account(folds, [outcome.heads[name] for outcome in outcomes]) for name in space.heads}
+    def alone(candidates: Sequence[Candidate]) -> HeadResult:
+        return study.account(folds, contest.best(candidates))
+
+    among = contest.candidates
+    heads = {name: alone([one for one in among if one.head == name]) for name in space.heads}
+    files = {one.name: alone([c for c in among if c.file == one.name]) for one in entries if len(entries) > 1}
     return FitResult(
         estimator=estimator,
         classes=[str(name) for name in estimator.classes_],
-        whole=study.account(folds, best) if len(heads) > 1 else heads[final.choice.head],
+        whole=study.account(folds, best) if len(among) > 1 else heads[final.choice.head],
         heads=heads,
         plan=plan,
         prescribed_folds=study.prescribed is not None,
@@ -118,13 +135,17 @@ def fit_features(
         n_fits=n_fits,
         unlabelled=len(samples) - len(labelled),
         small_classes=small_classes,
-        n_missing=features.n_missing,
+        n_missing=samples.n_missing,
         seconds=seconds,
         fitted_on=[sha256 for sha256 in study.data.sha256[plan.fit] if sha256],
         options=options,
-        views=use,
-        spec=features.spec,
-        digest=features.digest,
+        file=chosen.name,
+        files=files,
+        file_of_fold=[winner.file for winner in winners[:-1]] if files else [],
+        comparisons=study.compare(folds, contest),
+        views=chosen.use,
+        spec=chosen.samples.spec,
+        digest=chosen.samples.digest,
     )
 
 
@@ -276,6 +297,43 @@ class _Study:
             groups_train=ids[plan.train],
             positive=self.options.positive,
         )
+
+    def compare(self, folds: Sequence[Fold], contest: Contest) -> Comparisons:
+        """Compare the chosen candidate with the next best, and the whole with guessing, on the reported part."""
+        plan, options = self.plan, self.options
+        is_fixed = plan.scheme != "nested-cv"
+        rows = plan.report if is_fixed else plan.choose
+        one = Fold(0, 0, NOTHING, np.arange(len(rows)), plan.scheme)
+        y, groups, classes = self.data.y[rows], self.ids(rows), self.classes(plan.train)
+
+        def parts(fitted: Sequence[Fitted]) -> list[FoldPredictions]:
+            return _parts([one], fitted[-1:]) if is_fixed else _parts(folds, fitted)
+
+        first, second = contest.runner_up()
+        runner_up = None
+        if second is not None:
+            runner_up = compare(
+                y,
+                (str(first), str(second)),
+                parts(contest.fitted(first)),
+                parts(contest.fitted(second)),
+                classes,
+                options.scoring,
+                groups=groups,
+                is_fixed=is_fixed,
+                random_state=options.random_state,
+            )
+        guessing = compare_with_guessing(
+            y,
+            "the whole procedure",
+            parts(contest.best()),
+            classes,
+            options.scoring,
+            y_train=self.data.y[plan.train] if is_fixed else None,
+            groups=groups,
+            random_state=options.random_state,
+        )
+        return Comparisons(runner_up, guessing, "" if second is None else str(contest.simpler(first, second)))
 
     def out_of_fold(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[OutOfFold]:
         """List every prediction for a row that the head was not fitted on."""

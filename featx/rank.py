@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import StoreError, UsageError
-from featx.learn.alignment import align
+from featx.errors import StoreError
+from featx.learn.alignment import align, check_paths
 from featx.learn.dataset import Features, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.plan import EvaluationPlan, plan_evaluation
@@ -68,7 +68,7 @@ def rank(
         No file, or the same one twice.
     """
     names = [str(path) for path in paths]
-    _check_paths(names)
+    check_paths(names)
     start = time.perf_counter()
     columns = [_columns(name, options) for name in names]
     alignment = align(names, columns, only_common=options.allow_missing)
@@ -98,15 +98,6 @@ def rank(
         options=options,
         seconds=time.perf_counter() - start,
     )
-
-
-def _check_paths(names: Sequence[str]) -> None:
-    if not names:
-        raise UsageError("give at least one feature file")
-    real = [os.path.realpath(name) for name in names]
-    twice = [name for place, name in enumerate(names) if real[place] in real[:place]]
-    if twice:
-        raise UsageError(f"{twice[0]} is given twice")
 
 
 def _columns(path: str, options: RankOptions) -> Features:

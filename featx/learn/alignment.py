@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import InputError, LabelsError
+from featx.errors import InputError, LabelsError, UsageError
 from featx.learn.dataset import Features
 
 IntArray = NDArray[np.int64]
@@ -34,6 +35,16 @@ class Alignment:
     samples: Features
     rows: list[IntArray]
     n_left_out: int
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """Raise UsageError for no file at all, and for one that is given twice."""
+    if not paths:
+        raise UsageError("give at least one feature file")
+    real = [os.path.realpath(path) for path in paths]
+    twice = [path for place, path in enumerate(paths) if real[place] in real[:place]]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice")
 
 
 def align(names: Sequence[str], files: Sequence[Features], *, only_common: bool) -> Alignment:

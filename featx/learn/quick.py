@@ -116,7 +116,7 @@ class QuickTest:
             for fold, outcome in zip(self.folds, outcomes, strict=True)
         ]
         classes = [str(name) for name in np.unique(self.y)]
-        evaluation = evaluate_folds(self.y, parts, classes, groups=self.groups, random_state=self.space.random_state)
+        evaluation = evaluate_folds(self.y, parts, classes, groups=self.groups)
         return evaluation, outcomes
 
     def difference(self, name: str, first: Interval, other: Interval) -> Interval:

@@ -16,6 +16,7 @@ from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
 from featx.learn.groups import GroupIds
 from featx.learn.options import FitOptions
+from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
@@ -91,9 +92,9 @@ class FitResult:
     classes : list of str
         In the order of its probabilities.
     whole : HeadResult
-        The whole procedure: in each fold the best of all heads.
+        The whole procedure: in each fold the best of all heads, and files.
     heads : dict of str to HeadResult
-        Each head alone, from the same fits.
+        Each head alone, on the best of the files, from the same fits.
     plan : EvaluationPlan
         Which rows did what, as positions among the rows that were used.
     prescribed_folds : bool
@@ -114,6 +115,14 @@ class FitResult:
     fitted_on : list of str
         SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
+    comparisons : Comparisons
+        Whether the chosen is better than the next best, and the whole than guessing.
+    file : str
+        The file that was chosen for the saved classifier; ``""`` where there is only one.
+    files : dict of str to HeadResult
+        Each file alone, with the best of the heads; empty where there is only one.
+    file_of_fold : list of str
+        The file that was chosen in each outer fold; empty where there is only one.
     views : ViewUse
         Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
@@ -138,6 +147,10 @@ class FitResult:
     seconds: float
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
+    comparisons: Comparisons
+    file: str = ""
+    files: dict[str, HeadResult] = field(default_factory=dict)
+    file_of_fold: list[str] = field(default_factory=list)
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
     digest: str = ""
@@ -153,6 +166,10 @@ class FitResult:
             **self.whole.to_dict(),
             "head": self.whole.chosen.head,
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
+            "file": self.file or None,
+            "files": {name: file.to_dict() for name, file in self.files.items()},
+            "file_of_fold": self.file_of_fold,
+            "comparisons": self.comparisons.to_dict(),
             "classes": self.classes,
             **{name: evaluation[name] for name in ("baseline", "per_class", "confusion", "binary", "unseen")},
             "confusion_classes": evaluation["classes"],

@@ -147,7 +147,7 @@ def _ends(
     variance, degrees = _sampling_variance(influences, costs, tested)
     excess = 0.0
     if by_repeat is not None:
-        excess = _training_variance(influences, by_repeat / length, tested)
+        excess = training_variance(influences, by_repeat / length, tested)
         regular = factor * (variance + PSEUDO_UNITS * float(np.sum(costs**2)))
         degrees = (regular + excess) ** 2 / (regular**2 / degrees + excess**2 / (by_repeat.shape[1] - 1))
     low, high = effective_ends((value - lowest) / length, variance, degrees, costs, inflation=factor, excess=excess)
@@ -169,8 +169,22 @@ def _sampling_variance(influences: FloatArray, costs: FloatArray, tested: FoldRo
     return float(variances.sum()), float(regular.sum() ** 2 / np.sum(regular**2 / left))
 
 
-def _training_variance(influences: FloatArray, by_repeat: FloatArray, tested: FoldRows) -> float:
-    """Variance of the mean over the folds by what their training parts make of them, beyond what their samples do."""
+def training_variance(influences: FloatArray, by_repeat: FloatArray, tested: FoldRows) -> float:
+    """Return the variance of the mean over the folds by their training, beyond what their samples explain.
+
+    Parameters
+    ----------
+    influences : float array (n_rows,)
+        Of the score, or of a difference of scores.
+    by_repeat : float array (n_repeats, n_splits)
+        The score of each fold; NaN where undefined.
+    tested : FoldRows
+
+    Returns
+    -------
+    float
+        0 where the folds do not differ by more than chance would have them.
+    """
     from scipy.special import chdtri
 
     n_repeats, n_splits = by_repeat.shape

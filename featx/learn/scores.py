@@ -196,7 +196,7 @@ def evaluate_folds(
         {name: _mean([values[name] for _, values in guesses]) for name in metric_names(len(classes))},
     )
     rows = np.concatenate([part.fold.test for part in parts])
-    tested = _tested(y, parts, classes, groups)
+    tested = fold_rows(y, parts, classes, groups)
     scores = cross_validated_intervals(
         by_fold, tested, n_repeats=n_repeats, unit=unit if groups is None or _are_single(groups) else "groups"
     )
@@ -213,7 +213,7 @@ def evaluate_folds(
     )
 
 
-def _tested(
+def fold_rows(
     y: NDArray[Any], parts: Sequence[FoldPredictions], classes: Sequence[str], groups: IntArray | None
 ) -> FoldRows:
     """Lay the predictions of all folds behind one another; what is independent is a group, or else a sample."""
@@ -348,10 +348,15 @@ def _class_scores(confusion: IntArray, number: int, name: str, n_repeats: int) -
     )
 
 
+def guess(y_train: NDArray[Any], classes: Sequence[str]) -> tuple[str, FloatArray]:
+    """Return the largest class of a training part, the first by name among equals, and the shares of the classes."""
+    shares = np.array([np.sum(y_train == name) for name in classes]) / max(len(y_train), 1)
+    return str(classes[int(np.argmax(shares))]), shares
+
+
 def _guess(y_train: NDArray[Any], y: NDArray[Any], classes: Sequence[str]) -> tuple[str, dict[str, float | None]]:
     """Score the largest class of the training part, and its class shares, on the other part."""
-    shares = np.array([np.sum(y_train == name) for name in classes]) / max(len(y_train), 1)
-    majority = str(classes[int(np.argmax(shares))])
+    majority, shares = guess(y_train, classes)
     return majority, score_predictions(y, [majority] * len(y), np.tile(shares, (len(y), 1)), classes)
 
 

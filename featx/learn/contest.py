@@ -1,0 +1,214 @@
+"""Feature files that compete: the same jobs on each, and one choice among all of their heads.
+
+The winner of each training part is the best of all files and heads by the inner folds, so that the score of the winners
+on the outer folds is that of the whole selection, and pays for it. A file alone is the best of its heads in each part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.learn.alignment import align
+from featx.learn.dataset import Features, check_finite
+from featx.learn.heads import order_of
+from featx.learn.search import Fitted, Outcome, Progress
+from featx.learn.views import ViewUse, choose_use
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Search = Callable[[FloatArray, ViewUse, Progress | None], list[Outcome]]
+"""Runs the jobs on the features of one file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A file that competes.
+
+    Attributes
+    ----------
+    name : str
+        Unique among those that compete; ``""`` where there is only one.
+    samples : Features
+        One place for each sample; the same samples in the same order as in every other entry.
+    use : ViewUse
+        Which of its rows are fitted and scored.
+    """
+
+    name: str
+    samples: Features
+    use: ViewUse
+
+    @property
+    def n_features(self) -> int:
+        """Columns of its features."""
+        return int(self.samples.X.shape[-1])
+
+
+def enter(
+    features: Features | Mapping[str, Features], *, views: str | None, score_views: str | None, allow_missing: bool
+) -> list[Entry]:
+    """Make ready what competes.
+
+    Parameters
+    ----------
+    features : Features, or mapping of str to Features
+        By name where there are several.
+    views, score_views : str, optional
+        As in `featx.learn.options.FitOptions`; of several files, they are for those that have views.
+    allow_missing : bool
+        Take the samples that every file has; else it is an error that some file lacks one.
+
+    Raises
+    ------
+    InputError
+        Features that are not finite, and as `featx.learn.alignment.align`.
+    LabelsError
+        As `featx.learn.alignment.align`.
+    UsageError
+        Views are asked for, and there are none.
+    """
+    several = {"": features} if isinstance(features, Features) else features
+    for one in several.values():
+        check_finite(one)
+    by_sample = {name: one.by_sample() for name, one in several.items()}
+    if len(by_sample) > 1:
+        names = list(by_sample)
+        aligned = align(names, list(by_sample.values()), only_common=allow_missing)
+        n_missing = max(len(one) + one.n_missing for one in by_sample.values()) - len(aligned.samples)
+        by_sample = {
+            name: replace(by_sample[name].take(rows), n_missing=n_missing)
+            for name, rows in zip(names, aligned.rows, strict=True)
+        }
+    n_views = {name: one.X.shape[1] if one.X.ndim == 3 else 1 for name, one in by_sample.items()}
+    if len(n_views) > 1 and max(n_views.values()) == 1:
+        choose_use(views, score_views, 1)
+    entries = []
+    for name, samples in by_sample.items():
+        single = n_views[name] == 1 and len(n_views) > 1
+        use = ViewUse() if single else choose_use(views, score_views, n_views[name])
+        if samples.X.ndim == 3 and use == ViewUse():
+            samples = replace(samples, X=samples.X[:, 0])
+        entries.append(Entry(name, samples, use))
+    return entries
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head on the features of a file.
+
+    Attributes
+    ----------
+    file : str
+        ``""`` where there is only one.
+    head : str
+    """
+
+    file: str
+    head: str
+
+    def __str__(self) -> str:
+        return f"{self.head} on {self.file}" if self.file else self.head
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What came of the same jobs on every file.
+
+    Attributes
+    ----------
+    entries : list of Entry
+    outcomes : dict of str to list of Outcome
+        By file, in the order of the jobs.
+    """
+
+    entries: list[Entry]
+    outcomes: dict[str, list[Outcome]]
+
+    @classmethod
+    def hold(cls, entries: Sequence[Entry], samples: Features, search: Search, progress: Progress | None) -> Contest:
+        """Run the jobs on some samples of the first file, and on the same ones of every other."""
+        contest = cls(list(entries), {})
+        for number, entry in enumerate(entries):
+            advance = None if progress is None else _part(progress, number, len(entries))
+            contest.outcomes[entry.name] = search(contest.features(entry.name, samples), entry.use, advance)
+        return contest
+
+    def features(self, name: str, samples: Features) -> FloatArray:
+        """Return the features in a file of some samples of the first one, as the search takes them."""
+        entry = self.entry(name)
+        if entry is self.entries[0]:
+            return samples.X.astype(np.float64)
+        place = {key: row for row, key in enumerate(entry.samples.keys)}
+        return entry.samples.X[[place[key] for key in samples.keys]].astype(np.float64)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Every head on every file, in the order in which ties are broken."""
+        return [Candidate(entry.name, head) for entry in self.entries for head in self.outcomes[entry.name][0].heads]
+
+    @property
+    def unconverged(self) -> list[Any]:
+        """Fits that did not converge; where there are several files, heads are named with theirs."""
+        return [
+            replace(failure, head=str(Candidate(name, failure.head)))
+            for name, outcomes in self.outcomes.items()
+            for outcome in outcomes
+            for failure in outcome.unconverged
+        ]
+
+    def fitted(self, candidate: Candidate) -> list[Fitted]:
+        """Return a candidate's fit for each job."""
+        return [outcome.heads[candidate.head] for outcome in self.outcomes[candidate.file]]
+
+    def winners(self, candidates: Sequence[Candidate] | None = None) -> list[Candidate]:
+        """Return the best of some candidates, or of all, for each job by its inner folds.
+
+        Ties go to the simpler choice (see `featx.learn.search.Choice.rank`), then to the earlier file.
+        """
+        among = self.candidates if candidates is None else list(candidates)
+        n_jobs = len(self.outcomes[self.entries[0].name])
+        return [
+            min(among, key=lambda one, job=job: self.outcomes[one.file][job].heads[one.head].choice.rank)  # type: ignore[misc]
+            for job in range(n_jobs)
+        ]
+
+    def best(self, candidates: Sequence[Candidate] | None = None) -> list[Fitted]:
+        """Return the fits of `winners`."""
+        return [
+            self.outcomes[winner.file][job].heads[winner.head] for job, winner in enumerate(self.winners(candidates))
+        ]
+
+    def entry(self, name: str) -> Entry:
+        """Return the file of a name."""
+        return next(entry for entry in self.entries if entry.name == name)
+
+    def runner_up(self) -> tuple[Candidate, Candidate | None]:
+        """Return the candidate that is chosen for the saved classifier, and the best of the others in its job."""
+        first = self.winners()[-1]
+        others = [one for one in self.candidates if one != first]
+        return first, self.winners(others)[-1] if others else None
+
+    def simpler(self, one: Candidate, other: Candidate) -> Candidate:
+        """Return the candidate with fewer features, or with the earlier head, or of the earlier file."""
+        names = [entry.name for entry in self.entries]
+        return min(
+            (one, other),
+            key=lambda each: (self.entry(each.file).n_features, order_of(each.head), names.index(each.file)),
+        )
+
+
+def name_files(paths: Sequence[str]) -> list[str]:
+    """Return what files are called: their names, or where two have the same, their paths."""
+    names = [PurePath(path).name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+def _part(progress: Progress, number: int, n_parts: int) -> Progress:
+    """Report the steps of one of several parts that have equally many."""
+    return lambda done, total: progress(number * total + done, n_parts * total)
