@@ -18,7 +18,7 @@ from featx.learn.dataset import Features, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
 from featx.learn.options import FitOptions
-from featx.learn.paired import Comparisons, compare, compare_with_guessing
+from featx.learn.paired import Comparison, Comparisons, compare, compare_with_guessing
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
@@ -119,7 +119,7 @@ def fit_features(
 
     among = contest.candidates
     heads = {name: alone([one for one in among if one.head == name]) for name in space.heads}
-    files = {one.name: alone([c for c in among if c.file == one.name]) for one in entries if len(entries) > 1}
+    files = {one.name: alone(contest.of_files([one.name])) for one in entries if len(entries) > 1}
     return FitResult(
         estimator=estimator,
         classes=[str(name) for name in estimator.classes_],
@@ -309,20 +309,29 @@ class _Study:
         def parts(fitted: Sequence[Fitted]) -> list[FoldPredictions]:
             return _parts([one], fitted[-1:]) if is_fixed else _parts(folds, fitted)
 
-        first, second = contest.runner_up()
-        runner_up = None
-        if second is not None:
-            runner_up = compare(
+        def beside(names: tuple[str, str], one: Sequence[Fitted], two: Sequence[Fitted]) -> Comparison:
+            return compare(
                 y,
-                (str(first), str(second)),
-                parts(contest.fitted(first)),
-                parts(contest.fitted(second)),
+                names,
+                parts(one),
+                parts(two),
                 classes,
                 options.scoring,
                 groups=groups,
                 is_fixed=is_fixed,
                 random_state=options.random_state,
             )
+
+        runner_up = next_file = None
+        simpler = simpler_file = ""
+        first, second = contest.runner_up()
+        if second is not None:
+            runner_up = beside((str(first), str(second)), contest.fitted(first), contest.fitted(second))
+            simpler = contest.simpler(first, second)
+        if other := contest.next_file():
+            mine, others = (contest.best(contest.of_files([name])) for name in (first.file, other))
+            next_file = beside((first.file, other), mine, others)
+            simpler_file = contest.simpler(Candidate(first.file, ""), Candidate(other, ""))
         guessing = compare_with_guessing(
             y,
             "the whole procedure",
@@ -333,7 +342,7 @@ class _Study:
             groups=groups,
             random_state=options.random_state,
         )
-        return Comparisons(runner_up, guessing, "" if second is None else str(contest.simpler(first, second)))
+        return Comparisons(runner_up, next_file, guessing, simpler, simpler_file)
 
     def out_of_fold(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[OutOfFold]:
         """List every prediction for a row that the head was not fitted on."""

@@ -10,7 +10,7 @@ from featx.cli import options, output, report
 
 
 @click.command("fit")
-@click.argument("file", metavar="FILE.h5", type=click.Path())
+@click.argument("files", metavar="FILE.h5 ...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
 @click.option(
     "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
@@ -40,7 +40,8 @@ from featx.cli import options, output, report
     "too.  [default: plain]")  # fmt: skip
 @click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
-@click.option("--allow-missing", is_flag=True, help="Go on although some images failed and have no row.")
+@click.option("--allow-missing", is_flag=True,
+    help="Go on although some images failed and have no row; of several files, on those that all have.")  # fmt: skip
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
 @click.option("--random-state", type=int, default=0, show_default=True)
@@ -49,16 +50,20 @@ from featx.cli import options, output, report
     help="Where logreg and svm are searched: cpu, or cuda for very large files.")  # fmt: skip
 @options.quiet_option
 @options.json_option
-def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+def command(
+    files: tuple[str, ...], target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any
+) -> int:
     """Train and cross-validate a classifier on the features in FILE.h5, and save it.
 
     Head, scaling and C are chosen inside each training part, so that the score printed is the score
-    of the whole procedure. Samples of one group are never on both sides.
+    of the whole procedure. Samples of one group are never on both sides. Several files of the same
+    images (other backbones, nodes, views) compete in the same way; the winner is saved.
 
     \b
     Example:
       featx fit cache/scans.h5 -o scans.featx
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
+      featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
     """
     from featx.fit import FitOptions, fit, save, save_out_of_fold
     from featx.store.target import check_target
@@ -69,7 +74,7 @@ def command(file: str, target: str | None, oof: str | None, quiet: bool, as_json
         check_target(oof, (".csv",), what="out-of-fold predictions")
     fit_options = FitOptions(**values)
     with output.progress("fit", "searches", quiet=quiet) as advance:
-        result = fit(file, fit_options, progress=advance)
+        result = fit(files, fit_options, progress=advance)
     if target is not None:
         save(result, target)
     if oof is not None:

@@ -22,6 +22,7 @@ MOST_CONFUSED = 12  # classes up to which the whole confusion matrix is shown
 MOST_FOLDS = 6  # beside their mean; more have a table of their own
 MOST_KEYS = 10
 LONGEST_NAME = 40  # letters of a class in a table
+LONGEST_FILE = 24  # and of a file or head beside scores
 
 
 def print_fit(result: FitResult) -> None:
@@ -30,8 +31,9 @@ def print_fit(result: FitResult) -> None:
         output.say_warning(note)
     chosen = result.whole.chosen
     output.print_text(result.description)
+    parts = (_short(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
-        f"chosen for the saved classifier: {', '.join(filter(None, (chosen.head, chosen.scaling, chosen.setting)))}\n"
+        f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
     folds = [name for name, _ in result.whole.folds]
@@ -42,9 +44,14 @@ def print_fit(result: FitResult) -> None:
     if result.by_group is not None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
         _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
+    if result.files:
+        _print_alone("file", result.files)
     if len(result.heads) > 1:
-        _print_heads(result.heads)
-    _print_choices(result.whole)
+        _print_alone("head", result.heads)
+    click.echo("\nwhat the choice is worth")
+    for text in result.comparisons.describe():
+        output.print_text(f"  {text}")
+    _print_choices(result.whole, result.file_of_fold)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"
@@ -173,21 +180,30 @@ def _print_confusion(evaluation: Evaluation) -> None:
     output.print_table(["", *(_short(name, width) for name in names)], rows)
 
 
-def _print_heads(heads: dict[str, HeadResult]) -> None:
-    click.echo("\neach head alone, on the same images")
-    names = list(next(iter(heads.values())).evaluation.scores)
-    rows = [(head, *(result.evaluation.scores[name].mean for name in names)) for head, result in heads.items()]
-    output.print_table(["head", *names], rows)
+def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
+    click.echo(f"\neach {what} alone, on the same images")
+    names = list(next(iter(alone.values())).evaluation.scores)
+    rows = [
+        (_short(name, LONGEST_FILE), *(result.evaluation.scores[score].mean for score in names))
+        for name, result in alone.items()
+    ]
+    output.print_table([what, *names], rows)
 
 
-def _print_choices(whole: HeadResult) -> None:
+def _print_choices(whole: HeadResult, files: Sequence[str]) -> None:
     if not whole.folds:
         return
     click.echo("\nchosen in each fold")
-    output.print_table(
-        ["fold", "head", "scaling", "parameter", "inner score", "grid"],
-        [(n, c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for n, c in whole.folds],
-    )
+    header = ["head", "scaling", "parameter", "inner score", "grid"]
+    rows = [(c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for _, c in whole.folds]
+    folds = [name for name, _ in whole.folds]
+    if files:
+        short = [_short(file, LONGEST_FILE) for file in files]
+        output.print_table(
+            ["fold", "file", *header], [(n, f, *row) for n, f, row in zip(folds, short, rows, strict=True)]
+        )
+    else:
+        output.print_table(["fold", *header], [(n, *row) for n, row in zip(folds, rows, strict=True)])
 
 
 def _short(name: str, letters: int = LONGEST_NAME) -> str:

@@ -49,6 +49,11 @@ class Entry:
         """Columns of its features."""
         return int(self.samples.X.shape[-1])
 
+    @property
+    def n_views(self) -> int:
+        """Rows of a sample that are used."""
+        return int(self.samples.X.shape[1]) if self.samples.X.ndim == 3 else 1
+
 
 def enter(
     features: Features | Mapping[str, Features], *, views: str | None, score_views: str | None, allow_missing: bool
@@ -107,13 +112,14 @@ class Candidate:
     file : str
         ``""`` where there is only one.
     head : str
+        ``""``: the best of all.
     """
 
     file: str
     head: str
 
     def __str__(self) -> str:
-        return f"{self.head} on {self.file}" if self.file else self.head
+        return " on ".join(filter(None, (self.head, self.file)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +200,30 @@ class Contest:
         others = [one for one in self.candidates if one != first]
         return first, self.winners(others)[-1] if others else None
 
-    def simpler(self, one: Candidate, other: Candidate) -> Candidate:
-        """Return the candidate with fewer features, or with the earlier head, or of the earlier file."""
-        names = [entry.name for entry in self.entries]
-        return min(
-            (one, other),
-            key=lambda each: (self.entry(each.file).n_features, order_of(each.head), names.index(each.file)),
-        )
+    def next_file(self) -> str:
+        """Return the best file but for that of the saved classifier, in its job; ``""`` where there is only one."""
+        others = self.of_files([entry.name for entry in self.entries if entry.name != self.winners()[-1].file])
+        return self.winners(others)[-1].file if others else ""
+
+    def of_files(self, names: Sequence[str]) -> list[Candidate]:
+        """Return the candidates on some files."""
+        return [one for one in self.candidates if one.file in names]
+
+    def simpler(self, one: Candidate, other: Candidate) -> str:
+        """Say which of two candidates is the one to take if neither is better, and why.
+
+        That with fewer features, else with fewer views of an image, else with the head that is first in `HEADS`.
+        """
+        first, second = self.entry(one.file), self.entry(other.file)
+        for word, mine, others in (
+            ("fewer features", first.n_features, second.n_features),
+            ("fewer views of an image", first.n_views, second.n_views),
+        ):
+            if mine != others:
+                return f"{one if mine < others else other} has {word} ({min(mine, others)}, not {max(mine, others)})"
+        if one.head != other.head:
+            return f"{min(one, other, key=lambda each: order_of(each.head))} is named first by featx heads"
+        return f"{one if self.entries.index(first) < self.entries.index(second) else other} was given first"
 
 
 def name_files(paths: Sequence[str]) -> list[str]:

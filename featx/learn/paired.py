@@ -71,7 +71,7 @@ class Comparison:
         if self.p_value is None:
             return f"{self.scoring} is undefined"
         one, two = self.scores
-        return f"{self.scoring} {one:.3f} and {two:.3f}, p = {self.p_value:.2g} by {self.n_units} {self.unit}"
+        return f"{self.scoring} {one:.3f} and {two:.3f}, p = {self.p_value:.2g} over {self.n_units} {self.unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes and ``tie``, for JSON."""
@@ -87,43 +87,50 @@ class Comparisons:
     runner_up : Comparison or None
         The candidate (head, or head on a file) that was chosen for the saved classifier beside the one that came
         second, each alone; None where nothing competed.
+    next_file : Comparison or None
+        The file that was chosen beside the one that came second, each with the best of its heads; None for one file.
     guessing : Comparison
         The whole procedure beside the largest class.
-    simpler : str
-        Of the two candidates, the one with fewer features, or the simpler head.
+    simpler, simpler_file : str
+        Which of the two one could take where they are tied, and why, in words; ``""`` where nothing competed.
     """
 
     runner_up: Comparison | None
+    next_file: Comparison | None
     guessing: Comparison
-    simpler: str
+    simpler: str = ""
+    simpler_file: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{runner_up, guessing, simpler}`` for JSON."""
+        """Return the comparisons, and what they say in words, for JSON."""
         return {
             "runner_up": None if self.runner_up is None else self.runner_up.to_dict(),
+            "next_file": None if self.next_file is None else self.next_file.to_dict(),
             "guessing": self.guessing.to_dict(),
-            "simpler": self.simpler or None,
+            "words": self.describe(),
         }
 
     def describe(self) -> list[str]:
-        """Say what the tests say, a sentence or two each."""
+        """Say what each of the tests says."""
         texts = []
-        if self.runner_up is not None:
-            one, two = self.runner_up.first, self.runner_up.second
-            if self.runner_up.is_tie:
-                texts.append(
-                    f"tie: {one} and {two} cannot be told apart ({self.runner_up.describe()}). {self.simpler} is the "
-                    "simpler choice."
-                )
-            else:
-                better = one if (self.runner_up.difference or 0) > 0 else two
-                texts.append(f"{better} is better than {two if better == one else one} ({self.runner_up.describe()}).")
+        for comparison, simpler in ((self.next_file, self.simpler_file), (self.runner_up, self.simpler)):
+            if comparison is not None:
+                texts.append(_describe(comparison, simpler))
         if self.guessing.is_tie:
-            texts.append(f"tie: not to be told from guessing the largest class ({self.guessing.describe()}).")
+            texts.append(f"tie: not to be told from guessing the largest class ({self.guessing.describe()})")
         else:
             better = "better" if (self.guessing.difference or 0) > 0 else "worse"
-            texts.append(f"{better} than guessing the largest class ({self.guessing.describe()}).")
+            texts.append(f"{better} than guessing the largest class ({self.guessing.describe()})")
         return texts
+
+
+def _describe(comparison: Comparison, simpler: str) -> str:
+    one, two = comparison.first, comparison.second
+    if comparison.is_tie:
+        return f"tie: {one} and {two} cannot be told apart ({comparison.describe()}); {simpler}"
+    if (comparison.difference or 0) < 0:
+        one, two = two, one
+    return f"{one} is better than {two} ({comparison.describe()})"
 
 
 def compare(

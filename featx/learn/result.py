@@ -201,6 +201,11 @@ class FitResult:
     def description(self) -> str:
         """What was chosen on, scored and fitted, in a few sentences."""
         text = self.plan.description
+        if self.files:
+            text += (
+                f" {len(self.files)} files compete: which one is best is chosen inside each training part, as head and "
+                "scaling are, and the scores are those of the whole selection."
+            )
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
