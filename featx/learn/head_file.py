@@ -25,6 +25,7 @@ from featx.learn.archive import read_archive, write_archive
 HEAD = "head.skops"
 """Name of the member."""
 TRUSTED = (
+    "featx.learn.calibrated.Calibrated",
     "featx.learn.calibrated.SigmoidCalibrated",
     # Parts of a fitted CalibratedClassifierCV, which skops trusts itself: two slopes and intercepts per class.
     "sklearn.calibration._CalibratedClassifier",
