@@ -253,10 +253,11 @@ def _ece_interval(
     unit: str,
     random_state: int,
 ) -> Interval:
-    """Return the basic bootstrap interval of the calibration error.
+    """Return an interval of the calibration error: as far below the value as the bootstrap's percentile is above it.
 
-    A resample has a larger error than the sample, as the sample has a larger one than the truth: the error of n draws
-    from anything is biased upwards. So the percentiles are mirrored at the value, which takes that bias off.
+    The error of n draws from anything is biased upwards: a resample's is larger than the sample's, as the sample's is
+    larger than the truth. The upper percentile is therefore on the safe side as it is, the lower one is not even below
+    the value, and the upper distance stands for it.
     """
     if not len(confidence):
         return Interval(None, None, None, [], "undefined: no samples")
@@ -273,9 +274,10 @@ def _ece_interval(
     ).values()
     if found.low is None or found.high is None:
         return Interval(value, None, None, [], found.method)
-    low, high = max(2 * value - found.high, 0.0), min(max(2 * value - found.low, value), 1.0)
+    high = max(found.high, value)
+    low = max(2 * value - high, 0.0)
     n_bins = len(np.unique(bins))
-    method = found.method.replace("percentile", "basic")
+    method = found.method.replace("percentile bootstrap", "bootstrap, upper percentile mirrored")
     return Interval(value, low, high, [], f"{method}; {n_bins} equal bins" if n_bins > 1 else f"{method}; one bin")
 
 
