@@ -131,7 +131,7 @@ class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Calibrated:
         """Fit classifier and map on features (n_samples, n_features) and labels (n_samples,)."""
-        rows, labels = validate_data(self, X, y, accept_sparse=bool(get_tags(self.estimator).input_tags.sparse))
+        rows, labels = validate_data(self, X, y)
         check_classification_targets(labels)
         return self._fit(rows, np.asarray(labels))
 
@@ -157,11 +157,6 @@ class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if least < self.folds:
             raise ValueError(f"{self.folds} folds need as many samples of every class; one class has {least}")
         return StratifiedKFold(self.folds)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
-        return tags
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the classifier's own decision (n,) for features (n, n_features)."""

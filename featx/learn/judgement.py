@@ -200,8 +200,8 @@ class Judgement:
         elif found is not None and found.n_unlike:
             rate = f"{100 * found.false_alarms:g} %"
             notes.append(
-                f"{found.n_unlike:,} of {found.n_images:,} new images are unlike the training set (the column unlike; of "
-                f"images like it, at most {rate} would be called so). What is said of them may be worth nothing."
+                f"{found.n_unlike:,} of {found.n_images:,} new images are unlike the training set (the column unlike; "
+                f"of images like it, at most {rate} would be called so). What is said of them may be worth nothing."
             )
         if self.sets is not None and self.sets.note:
             notes.append(self.sets.note)

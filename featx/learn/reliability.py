@@ -182,11 +182,12 @@ def _account(
     right = predictions.true == predictions.predicted
     bins = equal_bins(confidence, n_repeats)
     numbers, n_units = resampling_units(units, len(units))
-    ece = _ece_interval(confidence, right, bins, numbers, n_units, unit, random_state)
+    expected = expected_error(confidence, bins, n_repeats, random_state) if len(confidence) else None
+    ece = _ece_interval(confidence, right, bins, numbers, n_units, unit, random_state, expected)
     return Reliability(
         brier,
         ece,
-        expected_error(confidence, bins, n_repeats, random_state) if len(confidence) else None,
+        expected,
         [
             Bin(int(np.sum(bins == b)), float(confidence[bins == b].mean()), float(right[bins == b].mean()))
             for b in np.unique(bins)
@@ -252,14 +253,15 @@ def _ece_interval(
     n_units: int,
     unit: str,
     random_state: int,
+    expected: Expected | None,
 ) -> Interval:
     """Return an interval of the calibration error: as far below the value as the bootstrap's percentile is above it.
 
     The error of n draws from anything is biased upwards: a resample's is larger than the sample's, as the sample's is
     larger than the truth. The upper percentile is therefore on the safe side as it is, the lower one is not even below
-    the value, and the upper distance stands for it.
+    the value, and the upper distance stands for it; down to 0, where true probabilities would show as large an error.
     """
-    if not len(confidence):
+    if expected is None:
         return Interval(None, None, None, [], "undefined: no samples")
     value = calibration_error(confidence, right, bins)
     gaps = np.zeros((int(bins.max()) + 1, n_units))
@@ -275,7 +277,7 @@ def _ece_interval(
     if found.low is None or found.high is None:
         return Interval(value, None, None, [], found.method)
     high = max(found.high, value)
-    low = max(2 * value - high, 0.0)
+    low = 0.0 if value <= expected.high else max(2 * value - high, 0.0)
     n_bins = len(np.unique(bins))
     method = found.method.replace("percentile bootstrap", "bootstrap, upper percentile mirrored")
     return Interval(value, low, high, [], f"{method}; {n_bins} equal bins" if n_bins > 1 else f"{method}; one bin")
