@@ -1,5 +1,7 @@
 """Feature sets in memory and as files, for what is asked of a fit and of its bundle."""
 
+import hashlib
+
 import numpy as np
 
 from featx.fit import FitOptions
@@ -32,7 +34,7 @@ def features(n=90, n_classes=3, *, noise=1.0, seed=0, start=0, shift=0.0, **colu
         "keys": np.array([f"{start + i:04d}.png" for i in range(n)], dtype=object),
         "splits": empty,
         "folds": empty,
-        "sha256": np.array([f"{start + i:064x}" for i in range(n)], dtype=object),
+        "sha256": np.array([hashlib.sha256(b"%d" % (start + i)).hexdigest() for i in range(n)], dtype=object),
     }
     return Features(**(known | given), spec=SPEC, group_source="column patient" if "groups" in columns else "")
 
