@@ -49,9 +49,9 @@ class Found:
     mapped: bool
 
 
-def judge(train: Features, new: Features, groups: np.ndarray) -> Found:
+def judge(train: Features, new: Features, groups: np.ndarray, cv: int = OPTIONS.cv) -> Found:
     with threadpool_limits(1):
-        result = fit_features(train, OPTIONS)
+        result = fit_features(train, replace(OPTIONS, cv=cv))
         sets, novelty = result.trust.conformal, result.trust.novelty
         X, true = new.X.astype(np.float64), np.searchsorted(result.classes, new.y)
         rows, weights = np.arange(len(true)), 1 / np.bincount(groups)[groups]
@@ -99,7 +99,7 @@ def as_features(X: np.ndarray, y: np.ndarray, groups: np.ndarray, *, grouped: bo
     return Features(X.astype(np.float32), y, names, keys, empty, empty, empty, "column" if grouped else "")
 
 
-def generate(n_groups: int, per_group: int, seed: int) -> Found:
+def generate(n_groups: int, per_group: int, seed: int, cv: int) -> Found:
     rng = np.random.default_rng(seed)
     centres = 0.22 * rng.normal(size=(N_CLASSES, N_FEATURES)) + 0.5
 
@@ -111,14 +111,14 @@ def generate(n_groups: int, per_group: int, seed: int) -> Found:
         return as_features(centres[y] + spread, np.array([f"c{k}" for k in y]), groups, grouped=per_group > 1), groups
 
     (train, _), (new, groups) = draw(n_groups), draw(600)
-    return judge(train, new, groups)
+    return judge(train, new, groups, cv)
 
 
-def bench_generated(repeats: int) -> None:
-    print(f"\n{N_CLASSES} classes, {N_FEATURES} features, {repeats} sets of each kind\n\n{HEADER}")
+def bench_generated(repeats: int, cv: int) -> None:
+    print(f"\n{N_CLASSES} classes, {N_FEATURES} features, {cv} folds, {repeats} sets of each kind\n\n{HEADER}")
     for n_groups, per_group in ((60, 1), (100, 1), (300, 1), (60, 4), (100, 4)):
         found = joblib.Parallel(n_jobs=-1)(
-            joblib.delayed(generate)(n_groups, per_group, seed) for seed in range(repeats)
+            joblib.delayed(generate)(n_groups, per_group, seed, cv) for seed in range(repeats)
         )
         name = f"{n_groups} samples" if per_group == 1 else f"{n_groups} groups of 1 to {2 * per_group - 1}"
         print_found(name, found)
@@ -199,10 +199,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench trust", description=__doc__)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="FOLDER")
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="training sets of each kind")
+    parser.add_argument("--cv", type=int, default=OPTIONS.cv, metavar="N", help="folds, of generated sets")
     parser.add_argument("--only", choices=("generated", "images", "strangers"))
     options = parser.parse_args()
     if options.only in (None, "generated"):
-        bench_generated(options.repeats)
+        bench_generated(options.repeats, options.cv)
     if options.only == "generated":
         return
     weights = options.shared / "weights/mobilenet_v2-imagenet1k.pth"

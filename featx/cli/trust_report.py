@@ -19,7 +19,7 @@ MOST_CLASSES = 10  # whose found coverage is named
 
 def print_trust(trust: Trust) -> None:
     """Print what ``featx fit`` says about the probabilities, and what its bundle can do for ``featx predict``."""
-    click.echo(f"\nprobabilities: {_describe_map(trust)}")
+    output.print_text(f"\nprobabilities: {_describe_map(trust)}")
     _print_reliability(trust.reliability, trust.plain)
     click.echo("\nif only the surest were called (predict --abstain-below)")
     output.print_table(

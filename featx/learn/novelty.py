@@ -23,8 +23,8 @@ from featx.errors import UsageError
 from featx.learn.conformal import ROUNDING, FloatArray, IntArray, groups_needed, weight_up_to
 
 NEIGHBOURS = 5
-MOST_BYTES = 16 << 20
-"""Of training rows that are kept; of more, a sample is drawn."""
+MOST_BYTES = 8 << 20
+"""Of training rows that are kept; of more, a sample is drawn. A thousand rows tell strangers as well as three do."""
 MOST_CALIBRATING = 5_000
 """Training images whose own distance is taken; of more, a sample is drawn."""
 FARTHEST = 2.0

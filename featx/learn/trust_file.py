@@ -76,8 +76,9 @@ def load_conformal(members: Mapping[str, bytes], facts: Mapping[str, Any], n_fea
         n_folds = int(sets.folds.max()) + 1
         lengths = {array.shape for array in arrays.values()}
         whole = len(lengths) == 1 and sets.conformity.ndim == 1 and np.isfinite(sets.conformity).all()
+        known = len(set(classes)) == len(classes) and set(classes) <= set(facts["classes"])
         placed = sets.folds.min() >= 0 and sets.true.min() >= 0 and sets.true.max() < len(classes)
-        if not (whole and placed and n_folds <= _MOST_FOLDS):
+        if not (whole and placed and known and n_folds <= _MOST_FOLDS):
             raise ValueError("its columns do not fit together")
         heads = [members[fold_name(number)] for number in range(n_folds)]
     except (LookupError, TypeError, ValueError) as error:

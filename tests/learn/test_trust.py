@@ -324,3 +324,31 @@ def test_the_map_survives_the_bundle(saved):
     assert bundle.pipeline.method_ == bundle.facts["calibration"]["method"] == result.trust.method
     np.testing.assert_array_equal(bundle.predict_proba(X), result.estimator.predict_proba(X))
     np.testing.assert_array_equal(bundle.predict(X), result.estimator.predict(X))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_group", [1, 3])
+def test_a_whole_fit_covers_within_two_points_and_keeps_its_false_alarms(per_group):
+    """Twenty fits with their choice and calibration, each judged on two hundred new groups."""
+    covered, alarms, floors = [], [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        centres = rng.normal(size=(3, 8))
+
+        def draw(n_groups, rng=rng, centres=centres):
+            groups = np.repeat(np.arange(n_groups), per_group)
+            y = groups % 3
+            X = centres[y] + 3 + 0.8 * rng.normal(size=(n_groups, 8))[groups] + 0.6 * rng.normal(size=(len(y), 8))
+            names = [f"p{g}" for g in groups] if per_group > 1 else [""] * len(y)
+            data = features(len(y), groups=names)
+            return dataclasses.replace(data, X=X.astype(np.float32), y=np.array([f"class {k}" for k in y]))
+
+        train, new = draw(240), draw(200)
+        result = fit_features(train, options(cv=5, inner_cv=3, C_grid=(1e-2, 1, 2)))
+        p = result.trust.conformal.p_values(new.X)
+        covered.append(np.mean(p[np.arange(len(new)), np.searchsorted(result.classes, new.y)] > 0.1 + 1e-9))
+        alarms.append(np.mean(result.trust.novelty.is_unlike(result.trust.novelty.distance(new.X))))
+        floors.append(result.trust.conformal.floor(0.9))
+    assert 0.88 <= np.mean(covered) <= 0.92
+    assert np.mean(covered) >= floors[0] == pytest.approx(1 - 0.2 - 1.8 * 4 / 245)
+    assert 0.03 <= np.mean(alarms) <= 0.055
