@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
+    from featx.learn.judgement import Caution
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
     from featx.rank import RankOptions, RankResult, rank
@@ -56,6 +57,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CachedFeatures",
+    "Caution",
     "DeviceError",
     "DeviceMemoryError",
     "EngineOptions",
@@ -116,6 +118,7 @@ _HOMES = {
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
+    "featx.learn.judgement": ("Caution",),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
     "featx.rank": ("RankOptions", "RankResult", "rank"),

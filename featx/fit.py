@@ -16,11 +16,13 @@ from featx.learn.dataset import Features, check_finite, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
 from featx.learn.options import FitOptions
+from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
+from featx.learn.trust_account import folds_for_sets, make_trust
 from featx.learn.views import ViewUse, choose_use
 from featx.store.file import FeatureFile
 
@@ -87,22 +89,37 @@ def fit_features(
         raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
 
     folds = study.outer_folds()
-    jobs = [*(study.outer_job(fold) for fold in folds), study.final_job()]
+    set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
+    jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
     X, y, space = study.data.X.astype(np.float64), study.data.y, replace(options.space, views=use)
     start = time.perf_counter()
-    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
+    n_maps, n_fits_for_maps = n_calibration_fits(jobs, space, options.calibration)
+    steps = Steps(progress, n_maps)
+    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=steps.searched)
+    outcomes = calibrate(
+        X,
+        y,
+        jobs,
+        outcomes,
+        space,
+        method=options.calibration,
+        groups=study.groups.ids,
+        n_jobs=options.n_jobs,
+        progress=steps.mapped,
+    )
     final = outcomes[-1].best
     estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
-    n_fits = sum(job.n_fits(space) for job in jobs)
+    n_fits = sum(job.n_fits(space) for job in jobs) + n_fits_for_maps
     if len(plan.fit) > len(plan.train):
         job = study.refit_job(plan.fit, "all")
         saved, failures = refit(X, y, job, final.choice, space)
-        estimator, unconverged = saved.estimator, unconverged + failures
+        estimator, unconverged = recalibrate(saved, final).estimator, unconverged + failures
         n_fits += job.n_refits(final.choice.head)
     seconds = time.perf_counter() - start
 
-    best = [outcome.best for outcome in outcomes]
-    heads = {name: study.account(folds, [outcome.heads[name] for outcome in outcomes]) for name in space.heads}
+    told = [*outcomes[: len(folds)], outcomes[-1]]
+    best = [outcome.best for outcome in told]
+    heads = {name: study.account(folds, [outcome.heads[name] for outcome in told]) for name in space.heads}
     return FitResult(
         estimator=estimator,
         classes=[str(name) for name in estimator.classes_],
@@ -122,6 +139,16 @@ def fit_features(
         seconds=seconds,
         fitted_on=[sha256 for sha256 in study.data.sha256[plan.fit] if sha256],
         options=options,
+        trust=make_trust(
+            study.data,
+            study.groups,
+            plan,
+            options,
+            fold_names=[study.fold_name(fold) for fold in folds],
+            parts=_parts(folds, best),
+            set_folds=set_folds,
+            fitted=[outcome.best for outcome in outcomes],
+        ),
         views=use,
         spec=features.spec,
         digest=features.digest,
@@ -188,10 +215,24 @@ class _Study:
             inner_splits=options.inner_cv,
         )
 
-    def outer_job(self, fold: Fold) -> Job:
-        """Make the job of one fold of nested cross-validation."""
-        rows = self.plan.choose
-        return self._job(self.fold_name(fold), rows[fold.train], rows[fold.test])
+    def outer_jobs(self, folds: Sequence[Fold]) -> list[Job]:
+        """Make the job of each fold of nested cross-validation; those whose heads are kept for sets keep them."""
+        rows, averaged = self.plan.choose, self.options.score_views == "average"
+        return [
+            replace(
+                self._job(self.fold_name(fold), rows[fold.train], rows[fold.test]),
+                keep=averaged or (fold.repeat == 0 and self.options.conformal != "off"),
+            )
+            for fold in folds
+        ]
+
+    def jobs_for_sets(self, outer: Sequence[Fold], folds: Sequence[Fold]) -> list[Job]:
+        """Make the jobs of folds that are for prediction sets alone, where there is no nested cross-validation."""
+        if outer:
+            return []
+        rows = self.plan.train
+        named = ((f"set {fold.name}", rows[fold.train], rows[fold.test]) for fold in folds)
+        return [replace(self._job(*job), keep=True) for job in named]
 
     def final_job(self) -> Job:
         """Make the job that chooses the saved head, and predicts the fixed part if there is one."""

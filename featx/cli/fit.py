@@ -43,6 +43,7 @@ from featx.cli import options, output, report
 @click.option("--allow-missing", is_flag=True, help="Go on although some images failed and have no row.")
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
+@options.trust_options
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME",

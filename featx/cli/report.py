@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featx.cli import output
+from featx.cli import output, trust_report
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
@@ -39,6 +39,7 @@ def print_fit(result: FitResult) -> None:
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
         click.echo("\ncross-validation of the same procedure on the training part")
         _print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
+    trust_report.print_trust(result.trust)
     if result.by_group is not None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
         _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
@@ -83,6 +84,7 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
             click.echo(f"  {output.printable(key)}  ({reason})")
         if len(predictions.failures) > MOST_KEYS:
             click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
+    trust_report.print_judgement(predictions.judgement)
     evaluation, which = _to_quote(predictions)
     if evaluation is not None:
         click.echo(f"\nscores on the {which}")
@@ -97,6 +99,8 @@ def say_predictions(predictions: Predictions) -> None:
         output.say_warning(note)
     for key, reason in predictions.failures.items():
         output.say_warning(f"{output.printable(key)}: {reason}")
+    for line in trust_report.describe_judgement(predictions.judgement):
+        output.say(line)
     evaluation, which = _to_quote(predictions)
     if evaluation is not None:
         scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.errors import UnknownNameError, UsageError
+from featx.learn.calibration import check_calibration
 from featx.learn.device import check_device
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.search import Space
+from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
 
 
@@ -47,6 +49,13 @@ class FitOptions:
     score_views : {"plain", "average"}, optional
         Whether a sample is called by its plain image or by the mean over its views, while choosing, in the scores and
         by `featx predict`. None: plain.
+    calibration : {"auto", "none", "temperature", "sigmoid", "isotonic"}
+        What makes probabilities come true as often as they say; see `featx.learn.calibration.choose_calibration`.
+    conformal : {"auto", "on", "off"}
+        Whether the heads of the outer folds are kept for prediction sets. ``"auto"``: where they are small, and the
+        evaluation makes them anyway.
+    novelty : bool
+        Whether the bundle can tell what is unlike the training set; it then holds features of training images.
     random_state : int
         Seeds folds and solvers.
     n_jobs : int
@@ -77,6 +86,9 @@ class FitOptions:
     by_group: bool = False
     views: str | None = None
     score_views: str | None = None
+    calibration: str = "auto"
+    conformal: str = "auto"
+    novelty: bool = True
     random_state: int = 0
     n_jobs: int = -1
     device: str = "cpu"
@@ -113,6 +125,8 @@ class FitOptions:
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
         check_device(self.device)
+        check_calibration(self.calibration)
+        check_conformal(self.conformal)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 

@@ -19,6 +19,7 @@ from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
+from featx.learn.trust import Trust
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
 from featx.store.target import save_text
@@ -87,7 +88,7 @@ class FitResult:
     Attributes
     ----------
     estimator : scikit-learn classifier
-        On features (n, n_features), with `predict_proba`; a Pipeline or `SigmoidCalibrated` around one.
+        On features (n, n_features), with `predict_proba`; a Pipeline, or `Calibrated` or `SigmoidCalibrated`.
     classes : list of str
         In the order of its probabilities.
     whole : HeadResult
@@ -114,6 +115,8 @@ class FitResult:
     fitted_on : list of str
         SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
+    trust : Trust
+        How far its probabilities can be trusted, and what prediction sets and warnings are made of.
     views : ViewUse
         Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
@@ -138,6 +141,7 @@ class FitResult:
     seconds: float
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
+    trust: Trust
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
     digest: str = ""
@@ -174,6 +178,7 @@ class FitResult:
                 "fits": [asdict(fit) for fit in self.unconverged],
             },
             "views": asdict(self.views),
+            **self.trust.to_dict(),
             "warnings": self.notes,
             "options": asdict(self.options),
             "seconds": self.seconds,
@@ -223,6 +228,7 @@ class FitResult:
                 f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
                 "better one may lie beyond (for C: --C-grid)."
             )
+        notes += self.trust.notes
         if self.unconverged:
             counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)
             listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
@@ -250,7 +256,14 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         raise UsageError(
             "only a classifier fitted on a feature file can be saved: nothing else says what its features are"
         )
-    save_bundle(path, estimator=result.estimator, facts=result.facts(), weights=result.weights)
+    save_bundle(
+        path,
+        estimator=result.estimator,
+        facts=result.facts(),
+        weights=result.weights,
+        conformal=result.trust.conformal,
+        novelty=result.trust.novelty,
+    )
 
 
 def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
