@@ -20,6 +20,7 @@ from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
+from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
 from featx.learn.views import ViewUse, choose_use
 from featx.store.file import FeatureFile
@@ -35,6 +36,7 @@ def fit(
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on the features in a file.
 
@@ -44,6 +46,8 @@ def fit(
         A feature file as `featx extract` writes it.
     options : FitOptions
     progress : callable (done, total), optional
+    ledger : SearchLedger, optional
+        Keeps finished searches, so that an interrupted fit can go on.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def fit(
     features = load_features(path, allow_missing=options.allow_missing, views=needs_views)
     with FeatureFile.open(path) as file:
         weights = file.weights()
-    return replace(fit_features(features, options, progress=progress), weights=weights)
+    return replace(fit_features(features, options, progress=progress, ledger=ledger), weights=weights)
 
 
 def fit_features(
@@ -72,6 +76,7 @@ def fit_features(
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory; see `fit`."""
     check_finite(features)
@@ -90,7 +95,7 @@ def fit_features(
     jobs = [*(study.outer_job(fold) for fold in folds), study.final_job()]
     X, y, space = study.data.X.astype(np.float64), study.data.y, replace(options.space, views=use)
     start = time.perf_counter()
-    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress)
+    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=progress, ledger=ledger)
     final = outcomes[-1].best
     estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
     n_fits = sum(job.n_fits(space) for job in jobs)
