@@ -21,6 +21,7 @@ from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
+from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
 from featx.learn.trust_account import folds_for_sets, make_trust
 from featx.learn.views import ViewUse, choose_use
@@ -37,6 +38,7 @@ def fit(
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on the features in a file.
 
@@ -46,6 +48,8 @@ def fit(
         A feature file as `featx extract` writes it.
     options : FitOptions
     progress : callable (done, total), optional
+    ledger : SearchLedger, optional
+        Keeps finished searches, so that an interrupted fit can go on.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def fit(
     features = load_features(path, allow_missing=options.allow_missing, views=needs_views)
     with FeatureFile.open(path) as file:
         weights = file.weights()
-    return replace(fit_features(features, options, progress=progress), weights=weights)
+    return replace(fit_features(features, options, progress=progress, ledger=ledger), weights=weights)
 
 
 def fit_features(
@@ -74,6 +78,7 @@ def fit_features(
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory; see `fit`."""
     check_finite(features)
@@ -95,7 +100,7 @@ def fit_features(
     start = time.perf_counter()
     n_maps, n_fits_for_maps = n_calibration_fits(jobs, space, options.calibration)
     steps = Steps(progress, n_maps)
-    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=steps.searched)
+    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=steps.searched, ledger=ledger)
     outcomes = calibrate(
         X,
         y,
