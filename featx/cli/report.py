@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featx.cli import output
+from featx.cli.leak_report import print_leaks
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
@@ -45,6 +46,7 @@ def print_fit(result: FitResult) -> None:
     if len(result.heads) > 1:
         _print_heads(result.heads)
     _print_choices(result.whole)
+    print_leaks(result.leaks)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"

@@ -48,6 +48,13 @@ class FitOptions:
         Seeds folds and solvers.
     n_jobs : int
         Processes, as in scikit-learn; the result does not depend on it.
+    group_near_duplicates : bool
+        Join samples whose features are nearly the same into one group; they are looked for in any case.
+    near_duplicate_distance : float, optional
+        Largest cosine distance of centred features that counts as near, 0 to 2. None: from the data, see
+        `featx.learn.near_duplicates.find_near_duplicates`.
+    leak_gap : bool
+        Where there are groups, score the same procedure ignoring them as well; about doubles the time.
 
     Raises
     ------
@@ -72,6 +79,9 @@ class FitOptions:
     score_views: str | None = None
     random_state: int = 0
     n_jobs: int = -1
+    group_near_duplicates: bool = False
+    near_duplicate_distance: float | None = None
+    leak_gap: bool = True
 
     def __post_init__(self) -> None:
         check_heads(tuple(self.heads))
@@ -101,6 +111,8 @@ class FitOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
+        if self.near_duplicate_distance is not None and not 0 <= self.near_duplicate_distance <= 2:
+            raise UsageError(f"--near-duplicate-distance {self.near_duplicate_distance:g}: expected 0 to 2")
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 

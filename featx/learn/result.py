@@ -15,6 +15,7 @@ from featx.errors import UsageError
 from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
 from featx.learn.groups import GroupIds
+from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
@@ -118,6 +119,8 @@ class FitResult:
         Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
         What made the features, the training data's digest, and the user's own network weights, from the file.
+    leaks : Leaks
+        What could make the scores too good: near-duplicates, groups that give the answer away.
     """
 
     estimator: Any
@@ -138,6 +141,7 @@ class FitResult:
     seconds: float
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
+    leaks: Leaks = field(repr=False)
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
     digest: str = ""
@@ -167,6 +171,8 @@ class FitResult:
                 "without_split": self.plan.n_without_split,
             },
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
+            "leak_gap": self.leaks.leak_gap,
+            "leaks": self.leaks.to_dict(),
             "edge": [{"fold": fold, **asdict(choice)} for fold, choice in choices if choice.edge],
             "not_converged": {
                 "count": len(self.unconverged),
@@ -203,7 +209,9 @@ class FitResult:
                 "--group-regex."
             )
             if self.groups.ids is not None:
-                notes.append(f"Identical files are kept together: {self.groups.n} different ones.")
+                near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
+                notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
+        notes += self.leaks.notes
         evaluation = self.whole.evaluation
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
@@ -233,7 +241,10 @@ class FitResult:
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""
         fitted_on = sorted({sha256[:SHA_DIGITS] for sha256 in self.fitted_on})
-        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
+        facts = self.to_dict()
+        facts["leaks"]["near_duplicates"]["pairs"] = []  # no sample's name is in a bundle
+        facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
+        return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
 
 def save(result: FitResult, path: str | os.PathLike[str]) -> None:
