@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
+    from featx.lock import LockOptions, lock, open_locked
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
     from featx.spec import FeatureRequest, FeatureSpec
@@ -71,6 +72,7 @@ __all__ = [
     "ImportOptions",
     "InputError",
     "LabelsError",
+    "LockOptions",
     "ManifestError",
     "MergeConflictError",
     "MissingExtraError",
@@ -94,8 +96,10 @@ __all__ = [
     "import_features",
     "load_bundle",
     "load_features",
+    "lock",
     "manifest_of",
     "merge_features",
+    "open_locked",
     "predict",
     "verify_features",
 ]
@@ -112,6 +116,7 @@ _HOMES = {
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
+    "featx.lock": ("LockOptions", "lock", "open_locked"),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),

@@ -132,6 +132,7 @@ def fit_features(
         views=use,
         spec=features.spec,
         digest=features.digest,
+        locked=features.locked,
         leaks=study.leaks(folds, outcomes, loose_folds, loose_outcomes, no_gap),
     )
 

@@ -61,6 +61,8 @@ class Predictions:
         Scores over the good samples with a label; None without any.
     evaluation_new : Evaluation or None
         The same over those that the head was not fitted on: the scores that say something about new images.
+    n_locked : int
+        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
 
     classes: list[str]
@@ -73,6 +75,7 @@ class Predictions:
     seen: list[bool] = field(repr=False)
     evaluation: Evaluation | None = field(default=None, repr=False)
     evaluation_new: Evaluation | None = field(default=None, repr=False)
+    n_locked: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,12 +93,18 @@ class Predictions:
     @property
     def notes(self) -> list[str]:
         """What the user must hear."""
-        if not any(self.seen):
-            return []
-        return [
-            f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
-            "about new images."
-        ]
+        notes = []
+        if any(self.seen):
+            notes.append(
+                f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
+                "about new images."
+            )
+        if self.n_locked:
+            notes.append(
+                f"{self.n_locked:,} of {len(self):,} images are of the locked test set: nothing is scored on them "
+                "here. `featx lock FILE.h5 --open BUNDLE.featx` does that, and counts it."
+            )
+        return notes
 
     def iter_csv_rows(self) -> Iterator[list[str]]:
         """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample."""
@@ -153,6 +162,7 @@ class Predictions:
             "n_failed": len(self.failures),
             "failures_by_reason": self.failures_by_reason,
             "n_seen": sum(self.seen),
+            "n_locked": self.n_locked,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
             "warnings": self.notes,
@@ -238,7 +248,16 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
-        return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
+        locked = file.locked()
+        return _predict(
+            bundle,
+            batches,
+            list(ledger.label),
+            list(ledger.group),
+            file.group_source,
+            progress,
+            locked_keys=frozenset() if locked is None else locked.keys,
+        )
 
 
 def _hint(spec: FeatureSpec) -> str:
@@ -263,6 +282,8 @@ def _predict(
     groups: list[str],
     group_source: str,
     progress: Progress | None,
+    *,
+    locked_keys: frozenset[str] = frozenset(),
 ) -> Predictions:
     n_samples = len(labels)
     entries: list[LedgerEntry] = []
@@ -276,6 +297,8 @@ def _predict(
         if progress is not None:
             progress(len(entries), n_samples)
     good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)
+    is_locked = [entry.key in locked_keys or bundle.is_locked_away(entry.sha256) for entry in entries]
+    labels = ["" if hidden else label for hidden, label in zip(is_locked, labels, strict=True)]
     seen = good & [bundle.was_fitted_on(entry.sha256) for entry in entries]
     known = good & (np.array(labels, dtype=object) != "")
 
@@ -305,6 +328,7 @@ def _predict(
         seen=seen.tolist(),
         evaluation=evaluation,
         evaluation_new=evaluate(known & ~seen) if seen.any() else evaluation,
+        n_locked=sum(is_locked),
     )
 
 

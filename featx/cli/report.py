@@ -31,6 +31,10 @@ def print_fit(result: FitResult) -> None:
         output.say_warning(note)
     chosen = result.whole.chosen
     output.print_text(result.description)
+    if result.locked is not None:
+        output.print_text(
+            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
+        )
     click.echo(
         f"chosen for the saved classifier: {chosen.head}, {chosen.scaling}, C = {chosen.C:g}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"

@@ -159,10 +159,10 @@ class Leaks:
     def _notes(self, *, named: bool) -> list[str]:
         notes = []
         if self.n_other_groups:
-            pairs = "1 pair" if self.n_other_groups == 1 else f"{self.n_other_groups} pairs"
-            split = f", {self.n_split} of them in training and test at once" if self.n_split else ""
+            pairs = "1 pair" if self.n_other_groups == 1 else f"{self.n_other_groups:,} pairs"
+            split = f", {self.n_split:,} of them in training and test at once" if self.n_split else ""
             listed = "; ".join(f"{one} ~ {other}" for one, other in (pair.keys for pair in self.named[:MOST_NOTED]))
-            more = "; ..." if self.n_other_groups > MOST_NOTED else ""
+            more = " and more" if self.n_other_groups > MOST_NOTED else ""
             advice = "" if self.grouped else " --group-near-duplicates keeps them together."
             notes.append(
                 f"{pairs} of near-duplicates with no group in common{split}{f': {listed}{more}' if named else ''}. "
