@@ -18,7 +18,7 @@ from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.held_out import draw_held_out
 from featx.learn.intervals import wilson_interval
 from featx.learn.lock_reports import MOST_PAIRS, LockReport, LookReport, describe_near
-from featx.learn.near_duplicates import check_clusters, find_near_duplicates
+from featx.learn.near_duplicates import check_clusters, check_distance, find_near_duplicates
 from featx.learn.scores import evaluate_fixed
 from featx.learn.splits import check_whole_groups
 from featx.store.file import FeatureFile
@@ -64,6 +64,7 @@ class LockOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise UsageError(f"--fraction {self.fraction:g}: expected more than 0 and less than 1")
+        check_distance(self.near_duplicate_distance)
         if self.random_state < 0:
             raise UsageError(f"--random-state: at least 0 is needed, got {self.random_state}")
         chosen = self.fraction is not None or self.split != "auto" or self.group_near_duplicates

@@ -19,8 +19,8 @@ def draw_held_out(
     """Draw about a fraction of the samples, stratified by class and in whole groups.
 
     The groups are taken one by one in random order, and each is kept if that brings the classes nearer to their shares
-    (the sum over classes of squared distance from the share, divided by the class's size, as in a chi-square). Of some
-    such draws the one that ends nearest is taken; features play no part in it. A class of fewer than two groups stays
+    (the sum over classes of squared distance from the share, divided by the class's size, as in a chi-square); a class
+    that ends with none gives its smallest. Of some such draws the one that ends nearest is taken; features play no part in it. A class of fewer than two groups stays
     where it is: it cannot be on both sides. Every other class is on both sides, if any draw does that.
 
     Parameters
@@ -91,4 +91,10 @@ def _draw(
         if np.dot(count * (2 * lacking - count), 1 / total) > 0:
             lacking -= count
             taken.append(group)
-    return np.array(taken, dtype=np.int64)
+    # A class whose groups are all large for its share has none yet: its smallest one, as long as another stays.
+    drawn = np.isin(np.arange(len(counts)), taken)
+    for one in np.flatnonzero(goal > 0).tolist():
+        holders = order[counts[order, one] > 0]
+        if not drawn[holders].any() and len(holders) > 1:
+            drawn[holders[np.argmin(counts[holders].sum(axis=1))]] = True
+    return np.flatnonzero(drawn)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import LabelsError
+from featx.errors import LabelsError, UsageError
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
@@ -260,6 +260,12 @@ def _sharpen(units: NDArray[np.float32], rows: IntArray, near: IntArray, apart: 
         one, other = places[start : start + 4096].T
         difference = units[rows[one]].astype(np.float64) - units[near[one, other]]
         apart[one, other] = np.einsum("ij,ij->i", difference, difference) / 2
+
+
+def check_distance(distance: float | None) -> None:
+    """Raise UsageError for a value that ``--near-duplicate-distance`` does not take."""
+    if distance is not None and not 0 <= distance <= 2:
+        raise UsageError(f"--near-duplicate-distance {distance:g}: expected 0 to 2")
 
 
 def check_clusters(

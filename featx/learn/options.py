@@ -9,6 +9,7 @@ import numpy as np
 from featx.errors import UnknownNameError, UsageError
 from featx.learn.heads import HEADS, SCALINGS, check_heads
 from featx.learn.metrics import check_scoring
+from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
 from featx.learn.views import check_views_options
 
@@ -111,8 +112,7 @@ class FitOptions:
             raise UsageError(f"--split {self.split}: expected auto or ignore")
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
-        if self.near_duplicate_distance is not None and not 0 <= self.near_duplicate_distance <= 2:
-            raise UsageError(f"--near-duplicate-distance {self.near_duplicate_distance:g}: expected 0 to 2")
+        check_distance(self.near_duplicate_distance)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 
