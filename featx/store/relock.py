@@ -45,10 +45,11 @@ def change_locked(
     StoreError
         If the file has other contents by now.
     StoreWriteError
-        If the file system refuses; the file is as it was.
+        If the file system refuses; the message says whether the file is as it was.
     """
     path = Path(path)
     parts = Parts.take(path)
+    state = "the file is as it was"
     try:
         with FeatureFile.open(path) as file:
             if file.digest != digest:
@@ -57,12 +58,13 @@ def change_locked(
             locked = change(file.locked())
             write_feature_file(parts.temporary, _contents(file, locked), lambda start, stop: _rows(file, start, stop))
         disk.replace(parts.temporary, path)
+        state = "the change is made, but may not outlast a power cut"
         disk.sync_folder(path.parent)
     except StoreError:
         raise
     except OSError as error:
         raise StoreWriteError(
-            f"cannot be written ({error.strerror}); the file is as it was", path=str(path), errno=error.errno
+            f"cannot be written ({error.strerror}); {state}", path=str(path), errno=error.errno
         ) from error
     finally:
         parts.release(discard=False)

@@ -42,7 +42,9 @@ def features(X, y, groups=None, **columns):
     }
     given_columns = {name: np.array(values, dtype=object) for name, values in columns.items()}
     source = "" if groups is None else "column patient"
-    return Features(X=np.asarray(X, np.float32), y=np.array(y), **(known | given_columns), spec=SPEC, group_source=source)
+    return Features(
+        X=np.asarray(X, np.float32), y=np.array(y), **(known | given_columns), spec=SPEC, group_source=source
+    )
 
 
 def patients(n_patients=40, n_each=6, noise=0.5, d=64, seed=0):

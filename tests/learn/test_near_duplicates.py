@@ -153,7 +153,9 @@ def test_one_large_cluster_is_refused_and_groups_that_were_given_are_not():
     near = find_near_duplicates(X, distance=0.2)
     joined = np.array([0] * 30 + list(range(1, 71)))
     keys = [f"{i}.png" for i in range(100)]
-    with pytest.raises(LabelsError, match=r"join 30 of 100 samples, '0.png' among them.*20%.*--near-duplicate-distance"):
+    with pytest.raises(
+        LabelsError, match=r"join 30 of 100 samples, '0.png' among them.*20%.*--near-duplicate-distance"
+    ):
         check_clusters(joined, None, near, keys)
     check_clusters(joined, joined, near, keys)  # a patient with 30 images is as the user says
     check_clusters(None, None, near, keys)
