@@ -164,7 +164,7 @@ def open_locked(
         if differences:
             raise SpecMismatchError(differences, path=os.fspath(path), hint="the bundle needs features made in its way")
         ledger, keys = file.ledger(), locked.keys
-        n_failed = sum(row < 0 and key in keys for key, row in zip(ledger.key, ledger.row, strict=True))
+        n_failed = sum(key in keys for key, row in zip(ledger.key, ledger.row.tolist(), strict=True) if row < 0)
     part = load_locked(path, views=needed.n_views > 1).by_sample()
     labelled = part.take(part.y != "")
     if not len(labelled):

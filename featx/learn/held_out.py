@@ -9,6 +9,8 @@ from featx.errors import LabelsError, UsageError
 
 IntArray = NDArray[np.int64]
 
+CLOSE = 0.05
+"""Part of a class's share by which a draw may miss it."""
 _TRIES = 100
 _STEPS = 200_000  # groups looked at in all tries together
 
@@ -20,8 +22,9 @@ def draw_held_out(
 
     The groups are taken one by one in random order, and each is kept if that brings the classes nearer to their shares
     (the sum over classes of squared distance from the share, divided by the class's size, as in a chi-square); a class
-    that ends with none gives its smallest. Of some such draws the one that ends nearest is taken; features play no part in it. A class of fewer than two groups stays
-    where it is: it cannot be on both sides. Every other class is on both sides, if any draw does that.
+    that ends with none gives its smallest. The first such draw is taken in which every class is within `CLOSE` of its
+    share, or one sample, else the nearest of some: always the nearest would never draw a group of unusual size.
+    Features play no part in it. A class of fewer than two groups stays open: it cannot be on both sides.
 
     Parameters
     ----------
@@ -69,6 +72,8 @@ def draw_held_out(
         worth = one_sided, float(np.sum((drawn - goal) ** 2 / total))
         if best is None or worth < best[0]:
             best = worth, taken
+        if not one_sided and (np.abs(drawn - goal) <= np.maximum(CLOSE * goal, 1.0)).all():
+            break
     assert best is not None
     if n_classes - best[0][0] - np.count_nonzero(~can_share) < 2:
         raise LabelsError(
