@@ -261,10 +261,13 @@ def contrast(
         What is resampled; None: the samples.
     random_state : int
     """
-    units, n_units = resampling_units(groups, len(y))
+    tested = np.unique(np.concatenate([test for test, _ in (*first, *second)]))
+    some_units, n_units = resampling_units(None if groups is None else groups[tested], len(tested))
+    units = np.zeros(len(y), dtype=np.int64)
+    units[tested] = some_units
     codes = np.unique(y, return_inverse=True)[1]
     one, other = (_balanced_accuracy(y, codes, parts, units, n_units) for parts in (first, second))
-    unit = "samples" if n_units == len(y) else "groups"
+    unit = "samples" if n_units == len(tested) else "groups"
     [difference] = bootstrap_intervals(
         {"difference": lambda counts: one(counts) - other(counts)}, n_units, unit=unit, random_state=random_state
     ).values()

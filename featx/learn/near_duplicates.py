@@ -192,15 +192,26 @@ def nearest_neighbours(X: FloatArray, m: int) -> Neighbours:
         rows = np.arange(start, min(start + step, n))
         cosines = units[rows] @ units.T
         cosines[np.arange(len(rows)), rows] = -np.inf  # nobody is a neighbour of his own
-        if 0 < m < n - 1:
-            near = np.argpartition(cosines, n - m, axis=1)[:, n - m :]
-        else:
-            near = np.argsort(cosines, axis=1)[:, n - m :]
+        near = _largest(cosines, m)
         apart = np.maximum(1.0 - np.take_along_axis(cosines, near, axis=1).astype(np.float64), 0.0)
         _sharpen(units, rows, near, apart)
         order = np.lexsort((near, apart), axis=1)
         index[rows], distance[rows] = np.take_along_axis(near, order, 1), np.take_along_axis(apart, order, 1)
     return Neighbours(index, distance)
+
+
+def _largest(values: NDArray[np.float32], m: int) -> IntArray:
+    """Return the columns (n, m) of the m largest values of each row, in any order."""
+    n, n_columns = values.shape
+    if not 0 < m < n_columns:
+        return np.argsort(values, axis=1)[:, n_columns - m :]
+    if m < n_columns // 4:
+        # Values can be partitioned several times as fast as positions; ties at the limit are rare.
+        limit = np.partition(values, n_columns - m, axis=1)[:, n_columns - m, None]
+        columns = np.nonzero(values >= limit)[1]
+        if len(columns) == n * m:
+            return columns.reshape(n, m)
+    return np.argpartition(values, n_columns - m, axis=1)[:, n_columns - m :]
 
 
 def nearest_elsewhere(X: FloatArray, neighbours: Neighbours, parts: IntArray, rows: IntArray) -> IntArray:

@@ -116,6 +116,13 @@ def test_constant_features_have_no_direction_and_no_duplicates():
     assert len(find_near_duplicates(np.ones((30, 4), np.float32))) == 0
 
 
+def test_many_equal_images_are_all_found():
+    X = np.repeat(noise(40, 30), 10, axis=0)  # more equal ones than a partition of values can tell apart
+    found = find_near_duplicates(X)
+    assert len(found) == 40 * 45
+    assert found.distances.max() < 1e-6
+
+
 def test_a_given_distance_decides_alone():
     X, _ = with_copies()
     D = distances(X)
