@@ -1,8 +1,8 @@
 """`bin/bench near_duplicates`: which copies of a photograph are found in its features, and which other pairs are.
 
 Every photograph of hymenoptera is written again in several ways. For each way, originals and copies together are one
-set of images, as if somebody had collected both; found is a copy that makes a pair with its original. Pairs of different
-photographs are counted too, and those among the originals and in cifar10-small named.
+set of images, as if somebody had collected both; found is a copy that makes a pair with its original. Pairs of
+different photographs are counted too, and those among the originals and in cifar10-small named.
 """
 
 import argparse
