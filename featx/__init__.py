@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
     from featx.learn.judgement import Caution
+    from featx.lock import LockOptions, lock, open_locked
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
     from featx.rank import RankOptions, RankResult, rank
@@ -74,6 +75,7 @@ __all__ = [
     "ImportOptions",
     "InputError",
     "LabelsError",
+    "LockOptions",
     "ManifestError",
     "MergeConflictError",
     "MissingExtraError",
@@ -99,8 +101,10 @@ __all__ = [
     "import_features",
     "load_bundle",
     "load_features",
+    "lock",
     "manifest_of",
     "merge_features",
+    "open_locked",
     "predict",
     "rank",
     "verify_features",
@@ -119,6 +123,7 @@ _HOMES = {
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
     "featx.learn.judgement": ("Caution",),
+    "featx.lock": ("LockOptions", "lock", "open_locked"),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
     "featx.rank": ("RankOptions", "RankResult", "rank"),

@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import UsageError
+from featx.errors import LabelsError, UsageError
 from featx.learn.by_group import GroupEvaluation, by_group, by_group_folds
 from featx.learn.dataset import Features, check_finite, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
+from featx.learn.leaks import LINEAR_HEADS, Leaks, contrast, find_splits, name_pairs, predict_by_nearest
+from featx.learn.near_duplicates import NearDuplicates, check_clusters, find_near_duplicates
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.result import FitResult, HeadResult, OutOfFold, save, save_out_of_fold
 from featx.learn.scores import FoldPredictions, check_positive, evaluate_fixed, evaluate_folds
-from featx.learn.search import Fitted, Job, Progress, refit, run_jobs
+from featx.learn.search import Fitted, Job, Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
 from featx.learn.trust_account import folds_for_sets, make_trust
@@ -96,11 +98,17 @@ def fit_features(
     folds = study.outer_folds()
     set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
+    n_jobs_of_study = len(jobs)
+    loose, loose_folds, no_gap = study.ungrouped(folds)
+    loose_jobs = [replace(job, name=f"ungrouped {job.name}", keep=False) for job in loose.outer_jobs(loose_folds)]
     X, y, space = study.data.X.astype(np.float64), study.data.y, replace(options.space, views=use)
     start = time.perf_counter()
     n_maps, n_fits_for_maps = n_calibration_fits(jobs, space, options.calibration)
     steps = Steps(progress, n_maps)
-    outcomes = run_jobs(X, y, jobs, space, n_jobs=options.n_jobs, progress=steps.searched, ledger=ledger)
+    outcomes = run_jobs(
+        X, y, [*jobs, *loose_jobs], space, n_jobs=options.n_jobs, progress=steps.searched, ledger=ledger
+    )
+    outcomes, loose_outcomes = outcomes[:n_jobs_of_study], outcomes[n_jobs_of_study:]
     outcomes = calibrate(
         X,
         y,
@@ -113,8 +121,11 @@ def fit_features(
         progress=steps.mapped,
     )
     final = outcomes[-1].best
-    estimator, unconverged = final.estimator, [failure for outcome in outcomes for failure in outcome.unconverged]
-    n_fits = sum(job.n_fits(space) for job in jobs) + n_fits_for_maps
+    estimator, unconverged = (
+        final.estimator,
+        [failure for outcome in (*outcomes, *loose_outcomes) for failure in outcome.unconverged],
+    )
+    n_fits = sum(job.n_fits(space) for job in (*jobs, *loose_jobs)) + n_fits_for_maps
     if len(plan.fit) > len(plan.train):
         job = study.refit_job(plan.fit, "all")
         saved, failures = refit(X, y, job, final.choice, space)
@@ -157,6 +168,8 @@ def fit_features(
         views=use,
         spec=features.spec,
         digest=features.digest,
+        locked=features.locked,
+        leaks=study.leaks(folds, outcomes, loose_folds, loose_outcomes, no_gap),
     )
 
 
@@ -177,14 +190,20 @@ class _Study:
 
     data: Features
     groups: GroupIds
+    near: NearDuplicates
     plan: EvaluationPlan
     options: FitOptions
 
     @classmethod
     def of(cls, data: Features, options: FitOptions) -> _Study:
         groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
+        near = find_near_duplicates(_plain(data.X), distance=options.near_duplicate_distance)
+        if options.group_near_duplicates and len(near):
+            apart = groups.ids
+            groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys, pairs=near.pairs)
+            check_clusters(groups.ids, apart, near, data.keys)
         plan = plan_evaluation(data.splits, split=options.split, refit=options.refit, groups=groups)
-        return cls(data, groups, plan, options)
+        return cls(data, groups, near, plan, options)
 
     def ids(self, rows: IntArray) -> IntArray | None:
         """Return the groups of some rows."""
@@ -273,6 +292,69 @@ class _Study:
         """Return ``"2"``, with repeats ``"1.2"``."""
         return f"{fold.repeat + 1}.{fold.name}" if self.options.repeats > 1 else fold.name
 
+    # Leaks
+
+    def ungrouped(self, folds: Sequence[Fold]) -> tuple[_Study, list[Fold], str]:
+        """Deal the same samples into as many folds ignoring all groups; without folds, say why."""
+        n_splits = len({fold.number for fold in folds})
+        data = replace(self.data, folds=np.full(len(self.data), "", dtype=object))  # a fold column is a way to group
+        options = replace(self.options, repeats=1, cv=max(n_splits, 2))
+        loose = replace(self, data=data, groups=GroupIds(None, 0, "", given=False, names=()), options=options)
+        ids = self.ids(self.plan.choose)
+        if ids is None or len(np.unique(ids)) == len(ids):
+            return loose, [], "no two samples share a group"
+        if not folds:
+            return loose, [], "the split leaves nothing to cross-validate"
+        if not self.options.leak_gap:
+            return loose, [], "left out as asked for"
+        try:
+            return loose, loose.outer_folds(), ""
+        except LabelsError as error:
+            return loose, [], str(error)
+
+    def leaks(
+        self,
+        folds: Sequence[Fold],
+        outcomes: Sequence[Outcome],
+        loose_folds: Sequence[Fold],
+        loose_outcomes: Sequence[Outcome],
+        no_gap: str,
+    ) -> Leaks:
+        """Say what could make the scores too good."""
+        plan, data, options = self.plan, self.data, self.options
+        cuts = [(plan.choose[fold.train], plan.choose[fold.test]) for fold in folds]
+        seen = cuts if plan.scheme == "nested-cv" else [(plan.train, plan.report)]
+        others, is_split = find_splits(self.near, self.groups.ids, seen)
+        gap = None
+        if loose_folds:
+            ungrouped = [
+                (plan.choose[f.test], o.best.predicted) for f, o in zip(loose_folds, loose_outcomes, strict=True)
+            ]
+            grouped = [(test, o.best.predicted) for (_, test), o in zip(cuts, outcomes, strict=False)]
+            gap = contrast(data.y, ungrouped, grouped, self.groups.ids, random_state=options.random_state)
+        # Each sample is tested once: in the first repeat, or in the reported part, which the last outcome predicts.
+        first = [place for place, fold in enumerate(folds) if fold.repeat == 0] if seen is cuts else [-1]
+        seen = [seen[place] for place in first]
+        linear = next((name for name in LINEAR_HEADS if name in options.heads), "")
+        heads = [outcomes[place].heads[linear] if linear else outcomes[place].best for place in first]
+        return Leaks(
+            near=self.near,
+            grouped=options.group_near_duplicates,
+            n_other_groups=len(others),
+            n_split=int(is_split.sum()),
+            named=name_pairs(self.near, others, is_split, data.keys),
+            gap=gap,
+            no_gap=no_gap,
+            one_nn=contrast(
+                data.y,
+                predict_by_nearest(_plain(data.X), data.y, self.near, seen),
+                [(test, head.predicted) for (_, test), head in zip(seen, heads, strict=True)],
+                self.groups.ids,
+                random_state=options.random_state,
+            ),
+            linear=linear or "the chosen head",
+        )
+
     # Accounts: of what was fitted for each fold, and last for the final choice
 
     def account(self, folds: Sequence[Fold], fitted: Sequence[Fitted]) -> HeadResult:
@@ -343,3 +425,8 @@ class _Study:
 
 def _parts(folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[FoldPredictions]:
     return [FoldPredictions(fold, one.predicted, one.probabilities) for fold, one in zip(folds, fitted, strict=False)]
+
+
+def _plain(X: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the plain image's row of each sample."""
+    return X[:, 0] if X.ndim == 3 else X

@@ -65,6 +65,9 @@ class Predictions:
         all decisions, those too that were then held back.
     judgement : Judgement
         Prediction sets, abstaining, and what is unlike the training set.
+        The same over those that the head was not fitted on: the scores that say something about new images.
+    n_locked : int
+        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
 
     classes: list[str]
@@ -78,6 +81,7 @@ class Predictions:
     evaluation: Evaluation | None = field(default=None, repr=False)
     evaluation_new: Evaluation | None = field(default=None, repr=False)
     judgement: Judgement = field(default_factory=Judgement, repr=False)
+    n_locked: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -95,13 +99,18 @@ class Predictions:
     @property
     def notes(self) -> list[str]:
         """What the user must hear."""
-        notes = self.judgement.notes
+        notes = []
         if any(self.seen):
-            notes.insert(
-                0,
+            notes.append(
                 f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
-                "about new images.",
+                "about new images."
             )
+        if self.n_locked:
+            notes.append(
+                f"{self.n_locked:,} of {len(self):,} images are of the locked test set: nothing is scored on them "
+                "here. `featx lock FILE.h5 --open BUNDLE.featx` does that, and counts it."
+            )
+        notes += self.judgement.notes
         return notes
 
     def iter_csv_rows(self) -> Iterator[list[str]]:
@@ -171,6 +180,7 @@ class Predictions:
             "n_failed": len(self.failures),
             "failures_by_reason": self.failures_by_reason,
             "n_seen": sum(self.seen),
+            "n_locked": self.n_locked,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
             **self.judgement.to_dict(),
@@ -264,7 +274,17 @@ def _predict_file(
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
         judge = Judge(bundle, caution, len(ledger))
-        return _predict(bundle, judge, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
+        locked = file.locked()
+        return _predict(
+            bundle,
+            judge,
+            batches,
+            list(ledger.label),
+            list(ledger.group),
+            file.group_source,
+            progress,
+            locked_keys=frozenset() if locked is None else locked.keys,
+        )
 
 
 def _hint(spec: FeatureSpec) -> str:
@@ -290,6 +310,8 @@ def _predict(
     groups: list[str],
     group_source: str,
     progress: Progress | None,
+    *,
+    locked_keys: frozenset[str] = frozenset(),
 ) -> Predictions:
     n_samples = len(labels)
     entries: list[LedgerEntry] = []
@@ -304,6 +326,8 @@ def _predict(
         if progress is not None:
             progress(len(entries), n_samples)
     good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)
+    is_locked = [entry.key in locked_keys or bundle.is_locked_away(entry.sha256) for entry in entries]
+    labels = ["" if hidden else label for hidden, label in zip(is_locked, labels, strict=True)]
     seen = good & [bundle.was_fitted_on(entry.sha256) for entry in entries]
     known = good & (np.array(labels, dtype=object) != "")
 
@@ -341,6 +365,7 @@ def _predict(
         evaluation=evaluation,
         evaluation_new=evaluate(new) if seen.any() else evaluation,
         judgement=judgement,
+        n_locked=sum(is_locked),
     )
 
 

@@ -43,6 +43,14 @@ from featx.cli import options, output, report
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
 @click.option("--allow-missing", is_flag=True, help="Go on although some images failed and have no row.")
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
+@click.option("--group-near-duplicates", is_flag=True,
+    help="Join images whose features are nearly the same into one group; they are reported in any case.")  # fmt: skip
+@click.option(
+    "--near-duplicate-distance", type=click.FloatRange(0, 2), metavar="D",
+    help="Largest cosine distance of centred features that counts as near.  [default: from the data, printed]",
+)  # fmt: skip
+@click.option("--leak-gap/--no-leak-gap", default=True, show_default=True,
+    help="With groups, score the same procedure ignoring them as well; about doubles the time.")  # fmt: skip
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
 @options.trust_options
 @click.option("--resume", is_flag=True, help="Go on with the searches of a fit with -o that was interrupted.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featx.cli import output, trust_report
+from featx.cli.leak_report import print_leaks
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
@@ -30,6 +31,10 @@ def print_fit(result: FitResult) -> None:
         output.say_warning(note)
     chosen = result.whole.chosen
     output.print_text(result.description)
+    if result.locked is not None:
+        output.print_text(
+            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
+        )
     click.echo(
         f"chosen for the saved classifier: {', '.join(filter(None, (chosen.head, chosen.scaling, chosen.setting)))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
@@ -46,6 +51,7 @@ def print_fit(result: FitResult) -> None:
     if len(result.heads) > 1:
         _print_heads(result.heads)
     _print_choices(result.whole)
+    print_leaks(result.leaks)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"

@@ -123,6 +123,17 @@ class Bundle:
         """Whether the head was fitted on an image with these bytes."""
         return sha256[:SHA_DIGITS] in self._fitted_on
 
+    def is_locked_away(self, sha256: str) -> bool:
+        """Whether an image with these bytes was kept for the last test when the head was fitted."""
+        return sha256[:SHA_DIGITS] in self._locked_away
+
+    @functools.cached_property
+    def _locked_away(self) -> frozenset[str]:
+        found = self.facts.get("locked_away", ())
+        return (
+            frozenset(digits for digits in found if isinstance(digits, str)) if isinstance(found, list) else frozenset()
+        )
+
     @functools.cached_property
     def _fitted_on(self) -> frozenset[str]:
         return frozenset(self.facts.get("fitted_on", ()))

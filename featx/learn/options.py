@@ -11,6 +11,7 @@ from featx.learn.calibration import check_calibration
 from featx.learn.device import check_device
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
+from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
 from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
@@ -63,6 +64,13 @@ class FitOptions:
     device : str
         Where logistic regression and linear SVMs are searched: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... Another device
         than the CPU loads PyTorch, and uses one process.
+    group_near_duplicates : bool
+        Join samples whose features are nearly the same into one group; they are looked for in any case.
+    near_duplicate_distance : float, optional
+        Largest cosine distance of centred features that counts as near, 0 to 2. None: from the data, see
+        `featx.learn.near_duplicates.find_near_duplicates`.
+    leak_gap : bool
+        Where there are groups, score the same procedure ignoring them as well; about doubles the time.
 
     Raises
     ------
@@ -92,6 +100,9 @@ class FitOptions:
     random_state: int = 0
     n_jobs: int = -1
     device: str = "cpu"
+    group_near_duplicates: bool = False
+    near_duplicate_distance: float | None = None
+    leak_gap: bool = True
 
     def __post_init__(self) -> None:
         for head in self.heads:
@@ -127,6 +138,7 @@ class FitOptions:
         check_device(self.device)
         check_calibration(self.calibration)
         check_conformal(self.conformal)
+        check_distance(self.near_duplicate_distance)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 

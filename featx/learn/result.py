@@ -14,7 +14,9 @@ import numpy as np
 from featx.errors import UsageError
 from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
+from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
+from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
@@ -121,6 +123,10 @@ class FitResult:
         Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
         What made the features, the training data's digest, and the user's own network weights, from the file.
+    leaks : Leaks
+        What could make the scores too good: near-duplicates, groups that give the answer away.
+    locked : LockedPart or None
+        What the file keeps for the last test: it took no part in anything.
     """
 
     estimator: Any
@@ -142,10 +148,12 @@ class FitResult:
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
     trust: Trust
+    leaks: Leaks = field(repr=False)
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
     digest: str = ""
     weights: bytes | None = field(default=None, repr=False)
+    locked: LockedPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx fit --json`` prints."""
@@ -169,9 +177,13 @@ class FitResult:
                 "small_classes": self.small_classes,
                 "missing": self.n_missing,
                 "without_split": self.plan.n_without_split,
+                "locked": 0 if self.locked is None else self.locked.n_samples,
             },
+            "locked": None if self.locked is None else self.locked.to_dict(),
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
             "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
+            "leak_gap": self.leaks.leak_gap,
+            "leaks": self.leaks.to_dict(),
             "not_converged": {
                 "count": len(self.unconverged),
                 "n_fits": self.n_fits,
@@ -208,7 +220,16 @@ class FitResult:
                 "--group-regex."
             )
             if self.groups.ids is not None:
-                notes.append(f"Identical files are kept together: {self.groups.n} different ones.")
+                near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
+                notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
+        notes += self.leaks.notes
+        if self.locked is not None and self.locked.looks:
+            n = len(self.locked.looks)
+            when = self.locked.looks[0] if n == 1 else f"{n} times, first on {self.locked.looks[0]}"
+            notes.append(
+                f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
+                "scores in mind is no longer blind to it, and its own score there would be too good."
+            )
         evaluation = self.whole.evaluation
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
@@ -239,7 +260,11 @@ class FitResult:
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""
         fitted_on = sorted({sha256[:SHA_DIGITS] for sha256 in self.fitted_on})
-        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
+        facts = self.to_dict()
+        facts["locked_away"] = sorted({sha256[:SHA_DIGITS] for sha256 in self.locked.sha256} if self.locked else ())
+        facts["leaks"]["near_duplicates"]["pairs"] = []  # no sample's name is in a bundle
+        facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
+        return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
 
 def save(result: FitResult, path: str | os.PathLike[str]) -> None:
