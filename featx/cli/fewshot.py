@@ -165,6 +165,8 @@ def _settings(result: FewShotResult) -> list[str]:
 
 
 def _print_curves(heads: list[ShotHead]) -> None:
+    from featx.learn.learning_curve import GAIN
+
     click.echo("\nlearning curve, error = a + b k^-c; tried: fitted to half of the largest k, what it says of that")
     rows = []
     for head in heads:
@@ -181,7 +183,9 @@ def _print_curves(heads: list[ShotHead]) -> None:
         k = heads[0].curve.ks[-1]
         header = ["head", "a", "b", "c", f"said of k = {k}", "found", "points off", f"k = {2 * k}"]
         output.print_table(header, rows)
+    click.echo(f"\nhow many more labels for {100 * GAIN:g} points more?")
     for head in heads:
         assert head.curve is not None
         more = head.curve.more
-        output.print_text(f"  {head.name}, {100 * more.gain:g} points more: {more.verdict}: {more.why}")
+        verdict = "" if more.verdict == "number" else f"{more.verdict}: "
+        output.print_text(f"  {head.name}: {verdict}{more.why}")

@@ -124,8 +124,8 @@ class MoreLabels:
     gain : float
     verdict : {"number", "flat", "cannot say"}
     per_class, low, high : float or None
-        More samples of each class than the largest training set has, with their 95 % interval; `high` is None where
-        it has no end. All None without a number.
+        More samples of each class than the largest training set has, with their 95 % interval over resamples, widened
+        by what the curve was off in its check; `high` is None where it has no end. All None without a number.
     why : str
         In words, for any verdict.
     """
@@ -182,8 +182,8 @@ def learning_curve(ks: tuple[int, ...], scores: FloatArray, resampled: FloatArra
     n_small = sum(2 * k <= ks[-1] for k in ks)
     if n_small < LEAST_SIZES:
         why = (
-            f"a curve that can be tried takes {LEAST_SIZES} sizes of training sets up to half of the largest, and there "
-            f"are {n_small}"
+            f"a curve that can be tried takes {LEAST_SIZES} sizes of training sets up to half of the largest, and "
+            f"there are {n_small}"
         )
         return LearningCurve(None, None, None, ks, None, None, MoreLabels(GAIN, "cannot say", None, None, None, why))
     sizes = np.array(ks, dtype=np.float64)
@@ -210,32 +210,33 @@ def learning_curve(ks: tuple[int, ...], scores: FloatArray, resampled: FloatArra
 
 def _more_labels(law: PowerLaw, ks: tuple[int, ...], check: Check) -> MoreLabels:
     largest = float(ks[-1])
-    size = law.size_for(law.at(largest) - GAIN)
-    more = size - largest
-    points = f"{100 * GAIN:g} points"
-    reached = float(np.mean(size[1:] <= FARTHEST * largest))
-    ceiling = 1.0 - law.at(FARTHEST * largest)
+    now, farthest, off = law.at(largest), FARTHEST * largest, abs(check.error)
+    size = law.size_for(now - GAIN)
+    points = f"{100 * GAIN:g} points more"
+    reached = float(np.mean(size[1:] <= farthest))
     if reached < 1 - SURE:
-        most = float(ceiling[0])
         why = (
-            f"the curve is flat: at {FARTHEST:g} times as many labels it gives {most:.3f}, less than {points} more, in "
+            f"{FARTHEST:g} times as many labels would give {1 - float(law.at(farthest)[0]):.3f}, not {points}, in "
             f"{100 * (1 - reached):.0f} % of resamples"
         )
         return MoreLabels(GAIN, "flat", None, None, None, why)
-    if abs(check.error) >= GAIN:
+    if off >= GAIN:
         why = (
-            f"fitted up to k = {check.up_to} the curve is off at k = {check.k} by {100 * abs(check.error):.1f} points, as "
-            "much as is asked for"
+            f"fitted up to k = {check.up_to} the curve is off at k = {check.k} by {100 * off:.1f} points, as much as "
+            "is asked for"
         )
         return MoreLabels(GAIN, "cannot say", None, None, None, why)
-    if reached < 0.5 or size[0] > FARTHEST * largest:
-        why = f"{points} more are within {FARTHEST:g} times as many labels in {100 * reached:.0f} % of resamples only"
+    if reached < 0.5 or size[0] > farthest:
+        why = f"{FARTHEST:g} times as many labels would give {points} in {100 * reached:.0f} % of resamples only"
         return MoreLabels(GAIN, "cannot say", None, None, None, why)
-    lowest, highest = np.quantile(more[1:], [(1 - SURE) / 2, (1 + SURE) / 2], method="nearest")
-    endless = highest > (FARTHEST - 1) * largest
-    end = f"to {highest:.0f}" if not endless else f"with no upper end within {FARTHEST:g} times as many"
-    why = f"about {more[0]:.0f} more of each class (95 %: from {lowest:.0f} {end}) for {points} more"
-    return MoreLabels(GAIN, "number", float(more[0]), float(lowest), None if endless else float(highest), why)
+    # The resamples know nothing of a curve that is none of this law: what it was off by counts on either side.
+    tail = (1 - SURE) / 2
+    low = float(np.quantile(law.size_for(now - GAIN + off)[1:], tail, method="lower")) - largest
+    high = float(np.quantile(law.size_for(now - GAIN - off)[1:], 1 - tail, method="higher")) - largest
+    endless = high + largest > farthest
+    end = f"with no end within {FARTHEST:g} times as many" if endless else f"to {high:.0f}"
+    why = f"about {size[0] - largest:.0f} more of each class (95 %: from {low:.0f} {end}) for {points}"
+    return MoreLabels(GAIN, "number", float(size[0] - largest), low, None if endless else high, why)
 
 
 def _interval(values: FloatArray) -> tuple[float, float]:
