@@ -23,7 +23,7 @@ def suggest(
     *,
     unlabelled: str | os.PathLike[str] | None = None,
 ) -> list[Suggestion]:
-    """Choose the samples to label next: those of which logistic regression is unsure, and that differ.
+    """Choose the samples to label next: logistic regression is unsure of them, and each stands for others like it.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def suggest(
     Returns
     -------
     list of Suggestion
-        In the order in which to label them.
+        In the order in which to label them; see `featx.learn.suggestion.suggest_rows`.
 
     Raises
     ------

@@ -109,8 +109,8 @@ def _show_suggestions(found: list[Suggestion], as_json: bool) -> None:
         output.print_json({"suggestions": [one.to_dict() for one in found]})
         return
     output.print_text(
-        f"label these {output.count(len(found), 'image')} next: logistic regression is unsure of them, and they differ "
-        "(BADGE)"
+        f"label these {output.count(len(found), 'image')} next: logistic regression is unsure of them, and each "
+        "stands for others like it"
     )
     rows = [(i + 1, one.predicted, one.probability, one.margin, one.key) for i, one in enumerate(found)]
     output.print_table(["", "would be called", "probability", "margin", "image"], rows)

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from featx.learn.linear import NewtonLogisticRegression
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+PREFILTER = 50
+"""Candidates of which one is chosen. With fewer of them the least sure win, which few labels do not tell well: in
+simulations with 1 to 10 labels of each class 10 was no better than chance, nor were the smallest margins alone, nor
+BADGE (Ash et al., ICLR 2020)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,11 @@ class Suggestion:
 def suggest_rows(
     X: FloatArray, y: NDArray[np.str_], candidates: FloatArray, n: int, *, C: float, random_state: int = 0
 ) -> tuple[IntArray, NDArray[np.str_], FloatArray]:
-    """Choose candidates of which the head is unsure, and that differ from each other.
+    """Choose candidates of which the head is unsure, and that stand for many others and differ from each other.
 
-    BADGE (Ash et al., Deep batch active learning by diverse, uncertain gradient lower bounds, ICLR 2020) for a linear
-    head on frozen features: the gradient of the loss, were the predicted class right, is ``(p - e_predicted)`` times
-    the features; it is long where the head is unsure. The seeding of k-means++ (Arthur and Vassilvitskii 2007) among
-    these gradients takes long ones that point elsewhere.
+    Zhdanov (Diverse mini-batch active learning, https://arxiv.org/abs/1901.05954): of the `PREFILTER` * n candidates
+    with the smallest margin, k-means in which each counts by 1 - margin makes n clusters, and the one nearest to each
+    centre is taken; here on centred rows of unit length, so that it is cosines that count.
 
     Parameters
     ----------
@@ -59,37 +65,39 @@ def suggest_rows(
     n : int
         How many; at most as many as there are.
     C : float
-        Of the logistic regression.
+        Of the logistic regression whose margin it is: its largest probability less the second.
 
     Returns
     -------
     rows : int array (n,)
-        Of the candidates, in the order in which they were chosen.
+        Of the candidates: first those whose clusters weigh most; copies of others come last.
     predicted : str array (n_candidates,)
     probabilities : float64 array (n_candidates, n_classes)
     """
-    head = NewtonLogisticRegression(C=C).fit(X, y)
-    probabilities = head.predict_proba(candidates)
-    predicted = head.classes_[probabilities.argmax(axis=1)]
-    residuals = probabilities - np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
-    return _spread(residuals, candidates, n, np.random.default_rng(random_state)), predicted, probabilities
+    with threadpool_limits(1):
+        head = NewtonLogisticRegression(C=C).fit(X, y)
+        probabilities = head.predict_proba(candidates)
+        top = np.sort(probabilities, axis=1)
+        margins = top[:, -1] - top[:, -2]
+        unsure = np.argsort(margins, kind="stable")
+        mean = candidates.mean(axis=0)
+        kept, others = unsure[: PREFILTER * n], unsure[PREFILTER * n :]
+        rows = candidates[kept] - mean
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.where(length > 0, length, 1.0)
+        _, apart = np.unique(rows.round(9), axis=0, return_index=True)
+        apart = np.sort(apart)
+        chosen = kept[apart[_central(rows[apart], 1.0 - margins[kept[apart]], min(n, len(apart)), random_state)]]
+    rest = kept[~np.isin(kept, chosen)]
+    found = np.concatenate([chosen, rest, others])[: min(n, len(candidates))]
+    return found, head.classes_[probabilities.argmax(axis=1)], probabilities
 
 
-def _spread(residuals: FloatArray, X: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
-    """Seed k-means++ among the products of residuals and features, which are never written out."""
-    squares = (residuals**2).sum(axis=1) * (X**2).sum(axis=1)
-    chosen = [int(np.argmax(squares))]
-    distances = np.full(len(X), np.inf)
-    while True:
-        last = chosen[-1]
-        inner = (residuals @ residuals[last]) * (X @ X[last])
-        apart = np.maximum(squares + squares[last] - 2.0 * inner, 0.0)
-        apart[apart < 1e-12 * max(float(squares.max()), 1e-300)] = 0.0  # what is the same but for rounding
-        distances = np.minimum(distances, apart)
-        distances[chosen] = 0.0
-        if len(chosen) == min(n, len(X)):
-            return np.array(chosen)
-        total = float(distances.sum())
-        left = np.setdiff1d(np.arange(len(X)), chosen)
-        # Nothing but copies of what was chosen: any will do.
-        chosen.append(int(rng.choice(len(X), p=distances / total)) if total > 0 else int(rng.choice(left)))
+def _central(rows: FloatArray, weights: FloatArray, n: int, random_state: int) -> IntArray:
+    """Return the places of n rows, each the nearest to a centre of weighted k-means, the heaviest cluster first."""
+    weights = np.maximum(weights, 1e-9)  # k-means must not be left without any
+    means = KMeans(n, n_init=1, random_state=random_state).fit(rows, sample_weight=weights)
+    distances = means.transform(rows)
+    heaviest = np.argsort(-np.bincount(means.labels_, weights=weights, minlength=n), kind="stable")
+    own = [np.where(means.labels_ == cluster, distances[:, cluster], np.inf).argmin() for cluster in heaviest]
+    return np.array(own, dtype=np.int64)
