@@ -177,11 +177,11 @@ def _print_curves(heads: list[ShotHead]) -> None:
         check, (doubled, low, high) = curve.check, curve.doubled
         at = f"{check.predicted:.3f} ({check.low:.3f} to {check.high:.3f})"
         further = f"{doubled:.3f} ({low:.3f} to {high:.3f})"
-        rows.append((head.name, curve.a, curve.b, curve.c, at, check.measured, f"{100 * check.error:+.1f}", further))
+        rows.append((head.name, at, check.measured, f"{100 * check.error:+.1f}", further))
     if rows:
         assert heads[0].curve is not None
         k = heads[0].curve.ks[-1]
-        header = ["head", "a", "b", "c", f"said of k = {k}", "found", "points off", f"k = {2 * k}"]
+        header = ["head", f"said of k = {k}", "found", "points off", f"k = {2 * k}"]
         output.print_table(header, rows)
     click.echo(f"\nhow many more labels for {100 * GAIN:g} points more?")
     for head in heads:
