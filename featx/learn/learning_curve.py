@@ -204,28 +204,39 @@ def learning_curve(ks: tuple[int, ...], scores: FloatArray, resampled: FloatArra
         ks,
         check,
         (float(doubled[0]), *_interval(doubled[1:])),
-        _more_labels(law, ks, check),
+        _more_labels(law, ks, check, resampled[:, -1] - resampled[:, n_small - 1]),
     )
 
 
-def _more_labels(law: PowerLaw, ks: tuple[int, ...], check: Check) -> MoreLabels:
+def _more_labels(law: PowerLaw, ks: tuple[int, ...], check: Check, gained: FloatArray) -> MoreLabels:
+    """Ask the curve; where it was wrong by as much as is asked for, ask only what was `gained` from the check's sizes.
+
+    `gained` (n_resamples,) is the difference of the scores that were measured at `Check.k` and `Check.up_to`.
+    """
     largest = float(ks[-1])
     now, farthest, off = law.at(largest), FARTHEST * largest, abs(check.error)
     size = law.size_for(now - GAIN)
     points = f"{100 * GAIN:g} points more"
     reached = float(np.mean(size[1:] <= farthest))
+    if off >= GAIN:
+        lowest, highest = (100 * end for end in _interval(gained))
+        if highest < 100 * GAIN:
+            why = (
+                f"from k = {check.up_to} to k = {check.k} the score changed by {100 * float(gained.mean()):+.1f} "
+                f"points (95 %: {lowest:+.1f} to {highest:+.1f})"
+            )
+            return MoreLabels(GAIN, "flat", None, None, None, why)
+        why = (
+            f"fitted up to k = {check.up_to} the curve is off at k = {check.k} by {100 * off:.1f} points, as much as "
+            "is asked for"
+        )
+        return MoreLabels(GAIN, "cannot say", None, None, None, why)
     if reached < 1 - SURE:
         why = (
             f"{FARTHEST:g} times as many labels would give {1 - float(law.at(farthest)[0]):.3f}, not {points}, in "
             f"{100 * (1 - reached):.0f} % of resamples"
         )
         return MoreLabels(GAIN, "flat", None, None, None, why)
-    if off >= GAIN:
-        why = (
-            f"fitted up to k = {check.up_to} the curve is off at k = {check.k} by {100 * off:.1f} points, as much as "
-            "is asked for"
-        )
-        return MoreLabels(GAIN, "cannot say", None, None, None, why)
     if reached < 0.5 or size[0] > farthest:
         why = f"{FARTHEST:g} times as many labels would give {points} in {100 * reached:.0f} % of resamples only"
         return MoreLabels(GAIN, "cannot say", None, None, None, why)

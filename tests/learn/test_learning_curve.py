@@ -88,8 +88,12 @@ def test_a_flat_curve_and_one_that_cannot_be_told_are_said_plainly():
     flat = curve(law(0.3, 0.4, 1.5)).more
     assert (flat.verdict, flat.per_class) == ("flat", None)
     assert "not 3 points more" in flat.why
+    stopped = np.minimum(law(0.0, 0.8, 0.2), law(0.0, 0.8, 0.2, (50,))[0])  # no more from 50 to 100
+    stands = curve(stopped).more
+    assert stands.verdict == "flat"
+    assert "from k = 50 to k = 100 the score changed by " in stands.why
     bent = law(0.0, 0.8, 0.2)
-    bent[-1] -= 0.1
+    bent[-1] += 0.1
     off = curve(bent).more
     assert off.verdict == "cannot say"
     assert "is off at k = 100 by" in off.why
