@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from featx.caching.verification import verify_features
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
     from featx.extract import ExtractReport, UpdateOptions, extract
+    from featx.fewshot import FewShotOptions, FewShotResult, fewshot
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from featx.rank import RankOptions, RankResult, rank
     from featx.spec import FeatureRequest, FeatureSpec
     from featx.store.file import FeatureFile
+    from featx.suggest import Suggestion, suggest
     from featx.vision.engine import EngineOptions
 
 __all__ = [
@@ -68,6 +70,8 @@ __all__ = [
     "FeatureSpec",
     "Features",
     "FeatxError",
+    "FewShotOptions",
+    "FewShotResult",
     "FitOptions",
     "FitResult",
     "ImageDecodeError",
@@ -89,6 +93,7 @@ __all__ = [
     "StoreIncompleteError",
     "StoreLockedError",
     "StoreWriteError",
+    "Suggestion",
     "UnknownNameError",
     "UpdateOptions",
     "UsageError",
@@ -96,6 +101,7 @@ __all__ = [
     "__version__",
     "export_features",
     "extract",
+    "fewshot",
     "fit",
     "image_pipeline",
     "import_features",
@@ -107,6 +113,7 @@ __all__ = [
     "open_locked",
     "predict",
     "rank",
+    "suggest",
     "verify_features",
 ]
 
@@ -119,6 +126,7 @@ _HOMES = {
     "featx.caching.verification": ("verify_features",),
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
+    "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
@@ -129,6 +137,7 @@ _HOMES = {
     "featx.rank": ("RankOptions", "RankResult", "rank"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),
     "featx.store.file": ("FeatureFile",),
+    "featx.suggest": ("Suggestion", "suggest"),
     "featx.vision.engine": ("EngineOptions",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

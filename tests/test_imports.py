@@ -112,5 +112,10 @@ def test_featx_lock_loads_no_torch(folder: Path, loaded_by_extract: set[str]) ->
     assert not loaded(folder, "lock", "locked.h5") & {"torch", "torchvision", "PIL"}
 
 
+def test_featx_fewshot_loads_no_torch(folder: Path, loaded_by_extract: set[str]) -> None:
+    few = ["--repeats", "2", "--shots", "1,2", "--transductive"]
+    assert not loaded(folder, "fewshot", "photos.h5", *few) & {"torch", "torchvision", "PIL"}
+
+
 def test_featx_predict_on_a_feature_file_loads_no_torch(folder: Path, loaded_by_fit: set[str]) -> None:
     assert not loaded(folder, "predict", "photos.featx", "photos.h5", "-o", "out.csv") & {"torch", "torchvision"}

@@ -23,6 +23,7 @@ COMMANDS = {
     "extract": "Turn a folder or table of images into a file of features.",
     "rank": "Rank feature files of the same images: which backbone suits the labels?",
     "lock": "Keep a part of a feature file for one last test, and count every look at it.",
+    "fewshot": "What few labels give, what more would bring, and which to get next.",
     "fit": "Train and cross-validate a head on a feature file.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
