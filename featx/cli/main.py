@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "Run the whole job on real images, with no options and no network.",
     "extract": "Turn a folder or table of images into a file of features.",
     "rank": "Rank feature files of the same images: which backbone suits the labels?",
+    "audit": "Look for shortcuts, sites where scores do not hold, and wrong labels.",
     "fit": "Train and cross-validate a head on a feature file.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
