@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -207,21 +208,22 @@ def _leave_out(
 
 def _inner_folds(name: str, y: NDArray[np.str_], groups: GroupIds, inner_cv: int, random_state: int) -> list[Fold]:
     """Deal the folds of a choice: fewer of them where a class is rare at the other sites."""
-    for n_splits in range(inner_cv, 1, -1):
-        try:
-            return make_folds(
-                y,
-                groups.ids,
-                n_splits=n_splits,
-                random_state=random_state,
-                group_names=groups.names,
-                what=f"what is left without {name!r}",
-                option="--inner-cv",
-            )
-        except LabelsError:
-            if n_splits == 2:
-                raise
-    raise AssertionError("at least 2 inner folds")
+
+    def deal(n_splits: int) -> list[Fold]:
+        return make_folds(
+            y,
+            groups.ids,
+            n_splits=n_splits,
+            random_state=random_state,
+            group_names=groups.names,
+            what=f"what is left without {name!r}",
+            option="--inner-cv",
+        )
+
+    for n_splits in range(inner_cv, 2, -1):
+        with suppress(LabelsError):
+            return deal(n_splits)
+    return deal(2)
 
 
 def study_sites(plan: SitePlan, X: FloatArray, *, n_jobs: int = 1, progress: Progress | None = None) -> SiteStudy:

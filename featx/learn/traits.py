@@ -165,12 +165,13 @@ def _measure(name: str, values: FloatArray, form: str, note: str = "") -> Trait 
     return _in_quarters(Trait(name, FILE, "quarters", texts, note), values[known], [str(text) for text in texts[known]])
 
 
-def _in_quarters(trait: Trait, scale: FloatArray, texts: Sequence[str]) -> Trait | LeftOut:
+def _in_quarters(trait: Trait, scale: FloatArray, texts: Sequence[str]) -> Trait:
     """Replace the known values by the range of their quarter; `scale` and `texts` are of the known ones."""
-    quarters = np.searchsorted(np.quantile(scale, (0.25, 0.5, 0.75)), scale)
+    edges = np.quantile(scale, (0.25, 0.5, 0.75))
+    quarters = np.searchsorted(edges, scale)
+    if not quarters.any():  # three quarters and more have the highest value
+        quarters = np.searchsorted(edges, scale, side="right")
     there = np.unique(quarters)
-    if len(there) < 2:
-        return LeftOut(trait.name, trait.source, "nearly constant: its quarters are one")
     names = np.empty(4, dtype=object)
     for number, quarter in enumerate(there):
         rows = np.flatnonzero(quarters == quarter)
