@@ -121,7 +121,7 @@ def test_a_hospital_that_goes_with_the_label_is_flagged_and_leaving_it_out_shows
 
 
 def test_classes_that_look_different_at_each_hospital_are_told_by_folds_and_not_at_a_new_one(tmp_path):
-    """Ordinary cross-validation is near 1 within each site too; only leaving one out shows that nothing carries over."""
+    """Ordinary cross-validation is near 1 within each site too; leaving one out shows that nothing carries over."""
     rng = np.random.default_rng(0)
     n = 240
     site, sick = np.arange(n) % 4, np.arange(n) // 4 % 2
@@ -293,14 +293,20 @@ def test_only_columns_with_every_class_at_each_value_are_taken_for_sites(tmp_pat
 
 def test_sites_without_some_class_are_scored_as_far_as_defined(tmp_path):
     X, y, site, patient = hospitals(60, share=0.7, signal=6.0)
+    X[:, :4] /= 6  # the sites look nearly alike
     kept = (site != "D") | (y == "sound")
     X, y, site, patient = X[kept], y[kept], site[kept], patient[kept]
-    y = np.where((site == "A") & (y == "sick"), "odd", y)  # a class that no other site has
-    [study] = audit(table(tmp_path / "x.h5", (X, y, site, patient)), quick(sites=("hospital",))).sites
+    options = quick(sites=("hospital",))
+    [study] = audit(table(tmp_path / "x.h5", (X, y, site, patient)), options).sites
     scores = {score.site: score for score in study.sites}
     assert scores["D"].classes == ("sound",)
     assert scores["D"].left_out.mean > 0.9
     assert scores["D"].roc_auc is None
+    assert study.guessing == pytest.approx((3 * 0.5 + 1) / 4)
+
+    y = np.where((site == "A") & (y == "sick"), "odd", y)  # a class that no other site has
+    [study] = audit(table(tmp_path / "y.h5", (X, y, site, patient)), options).sites
+    scores = {score.site: score for score in study.sites}
     assert scores["A"].unseen == ("odd",)
     assert scores["A"].left_out.mean <= 0.5
     assert scores["B"].unseen == ()

@@ -118,7 +118,7 @@ def _print_shortcuts(result: AuditResult) -> None:
         )
         output.print_text(
             "  told: balanced accuracy; by label: what the label alone would tell; V: Cramer's V with the label, "
-            "bias-corrected; p: by permutation of groups, Holm-adjusted."
+            "bias-corrected; p: by permutation of whole groups, Holm-adjusted."
         )
         quarters = [one.name for one in result.shortcuts if one.kind != "values"]
         if quarters:
