@@ -293,7 +293,7 @@ def test_only_columns_with_every_class_at_each_value_are_taken_for_sites(tmp_pat
 
 def test_sites_without_some_class_are_scored_as_far_as_defined(tmp_path):
     X, y, site, patient = hospitals(60, share=0.7, signal=6.0)
-    X[:, :4] /= 6  # the sites look nearly alike
+    X[:, :4] = 0.0  # the sites look alike
     kept = (site != "D") | (y == "sound")
     X, y, site, patient = X[kept], y[kept], site[kept], patient[kept]
     options = quick(sites=("hospital",))
