@@ -35,6 +35,7 @@ from featx.errors import (
 from featx.version import __version__
 
 if TYPE_CHECKING:
+    from featx.audit import AuditOptions, AuditResult, audit
     from featx.caching.exporting import export_features
     from featx.caching.foreign import ImportOptions
     from featx.caching.importing import import_features
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from featx.vision.engine import EngineOptions
 
 __all__ = [
+    "AuditOptions",
+    "AuditResult",
     "Bundle",
     "BundleError",
     "CachedFeatures",
@@ -99,6 +102,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "audit",
     "export_features",
     "extract",
     "fewshot",
@@ -119,6 +123,7 @@ __all__ = [
 
 
 _HOMES = {
+    "featx.audit": ("AuditOptions", "AuditResult", "audit"),
     "featx.caching.exporting": ("export_features",),
     "featx.caching.foreign": ("ImportOptions",),
     "featx.caching.importing": ("import_features",),

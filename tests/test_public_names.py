@@ -50,6 +50,7 @@ def test_star_import_gives_the_public_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["extract", "fewshot", "fit", "predict", "rank", "suggest"])
+@pytest.mark.parametrize("name", ["audit", "extract", "fit", "predict", "rank"])
 def test_a_stage_is_the_function_also_after_its_module_was_imported(name: str) -> None:
     code = (
         f"import featx, inspect, featx.{name}\n"

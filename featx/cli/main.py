@@ -24,6 +24,7 @@ COMMANDS = {
     "rank": "Rank feature files of the same images: which backbone suits the labels?",
     "lock": "Keep a part of a feature file for one last test, and count every look at it.",
     "fewshot": "What few labels give, what more would bring, and which to get next.",
+    "audit": "Look for shortcuts, sites where scores do not hold, and wrong labels.",
     "fit": "Train and cross-validate a head on a feature file.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",

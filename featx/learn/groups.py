@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,13 @@ class GroupIds:
     source: str
     given: bool
     names: tuple[str, ...]
+
+    def take(self, rows: IntArray) -> GroupIds:
+        """Return the groups of some samples; numbers and names stay."""
+        if self.ids is None:
+            return self
+        ids = self.ids[rows]
+        return replace(self, ids=ids, n=len(np.unique(ids)))
 
 
 def resolve_groups(
