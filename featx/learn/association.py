@@ -15,7 +15,7 @@ IntArray = NDArray[np.int64]
 
 N_PERMUTATIONS = 1999
 _ROUNDING = 1e-12
-"""Relative error of a sum: what differs by less is the same table."""
+"""Mean squares that differ by less are those of the same table; they are between 0 and the number of columns."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def associate(
     permute, words = _permutation(codes_a, codes_b, units, n_units, rng)
     as_large = 0
     for _ in range(n_permutations):
-        as_large += _mean_square(_count(*permute(), weights, shape)) >= found * (1 - _ROUNDING)
+        as_large += _mean_square(_count(*permute(), weights, shape)) >= found - _ROUNDING
     return Association(_corrected(found, *shape, n_units), (1 + as_large) / (1 + n_permutations), n_units, words)
 
 

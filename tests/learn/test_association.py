@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, false_discovery_control
 from scipy.stats.contingency import crosstab
@@ -37,6 +37,7 @@ def test_a_renaming_is_1_and_one_value_is_0():
     assert cramers_v(np.arange(40), np.arange(40)) == 0.0  # one sample each says nothing
 
 
+@example(seed=148)  # no association at all, but for rounding
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_more_samples_of_the_same_groups_change_nothing(seed):
