@@ -35,6 +35,7 @@ from featx.errors import (
 from featx.version import __version__
 
 if TYPE_CHECKING:
+    from featx.audit import AuditOptions, AuditResult, audit
     from featx.caching.exporting import export_features
     from featx.caching.foreign import ImportOptions
     from featx.caching.importing import import_features
@@ -42,20 +43,27 @@ if TYPE_CHECKING:
     from featx.caching.verification import verify_features
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
     from featx.extract import ExtractReport, UpdateOptions, extract
+    from featx.fewshot import FewShotOptions, FewShotResult, fewshot
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
+    from featx.learn.judgement import Caution
+    from featx.lock import LockOptions, lock, open_locked
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
     from featx.rank import RankOptions, RankResult, rank
     from featx.spec import FeatureRequest, FeatureSpec
     from featx.store.file import FeatureFile
+    from featx.suggest import Suggestion, suggest
     from featx.vision.engine import EngineOptions
 
 __all__ = [
+    "AuditOptions",
+    "AuditResult",
     "Bundle",
     "BundleError",
     "CachedFeatures",
+    "Caution",
     "DeviceError",
     "DeviceMemoryError",
     "EngineOptions",
@@ -65,6 +73,8 @@ __all__ = [
     "FeatureSpec",
     "Features",
     "FeatxError",
+    "FewShotOptions",
+    "FewShotResult",
     "FitOptions",
     "FitResult",
     "ImageDecodeError",
@@ -72,6 +82,7 @@ __all__ = [
     "ImportOptions",
     "InputError",
     "LabelsError",
+    "LockOptions",
     "ManifestError",
     "MergeConflictError",
     "MissingExtraError",
@@ -85,27 +96,34 @@ __all__ = [
     "StoreIncompleteError",
     "StoreLockedError",
     "StoreWriteError",
+    "Suggestion",
     "UnknownNameError",
     "UpdateOptions",
     "UsageError",
     "WeightsError",
     "__version__",
+    "audit",
     "export_features",
     "extract",
+    "fewshot",
     "fit",
     "image_pipeline",
     "import_features",
     "load_bundle",
     "load_features",
+    "lock",
     "manifest_of",
     "merge_features",
+    "open_locked",
     "predict",
     "rank",
+    "suggest",
     "verify_features",
 ]
 
 
 _HOMES = {
+    "featx.audit": ("AuditOptions", "AuditResult", "audit"),
     "featx.caching.exporting": ("export_features",),
     "featx.caching.foreign": ("ImportOptions",),
     "featx.caching.importing": ("import_features",),
@@ -113,14 +131,18 @@ _HOMES = {
     "featx.caching.verification": ("verify_features",),
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
+    "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
+    "featx.learn.judgement": ("Caution",),
+    "featx.lock": ("LockOptions", "lock", "open_locked"),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
     "featx.rank": ("RankOptions", "RankResult", "rank"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),
     "featx.store.file": ("FeatureFile",),
+    "featx.suggest": ("Suggestion", "suggest"),
     "featx.vision.engine": ("EngineOptions",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -74,6 +74,8 @@ class ExtractReport:
     bfloat16_gain : float or None
         About how many times as fast ``dtype="bfloat16"`` would compute on this machine, with slightly other features;
         None where nothing was computed, or it would not, or that is not known.
+    locked : int
+        Samples of the file that `featx.lock` keeps for the last test.
     seconds : float
         Of the whole stage.
     rate : float or None
@@ -97,6 +99,7 @@ class ExtractReport:
     rate: float | None
     failures: dict[str, str] = field(default_factory=dict)
     bfloat16_gain: float | None = None
+    locked: int = 0
 
     @property
     def failures_by_reason(self) -> dict[str, int]:
@@ -391,6 +394,7 @@ def _report(output: _Output, manifest: Manifest, engine: EngineOptions, seconds:
         seconds=seconds,
         rate=round(output.n_computed / seconds, 1) if output.n_computed else None,
         failures={entry.key: entry.reason for entry in failed},
+        locked=outcome.n_locked,
         bfloat16_gain=_bfloat16_gain(output) if output.n_computed else None,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     dict
         JSON-ready: ``path, complete, bytes, rows, samples, n_features, fingerprint, spec, made_with,
         group_source, counts`` (``class``, ``group``, ``split``, ``status``: name to samples),
-        ``failures`` (key to reason), ``pending`` (``samples, done, left`` or None).
+        ``failures`` (key to reason), ``locked`` (``n, date, how, looks`` or None), ``pending`` (``samples, done, left``
+        or None).
 
     Raises
     ------
@@ -45,6 +47,7 @@ def describe(path: str | Path) -> dict[str, Any]:
                 "spec": run.header.spec.to_dict(), "pending": left}  # fmt: skip
     with FeatureFile.open(path) as file:
         ledger = file.ledger()
+        locked = file.locked()
         return {
             "path": str(path),
             "complete": run is None,
@@ -66,6 +69,14 @@ def describe(path: str | Path) -> dict[str, Any]:
                 key: reason
                 for key, status, reason in zip(ledger.key, ledger.status, ledger.reason, strict=True)
                 if status != OK
+            },
+            "locked": None
+            if locked is None
+            else {
+                "n": len(locked.keys.intersection(ledger.key)),
+                "date": locked.date,
+                "how": locked.how,
+                "looks": [asdict(look) for look in locked.looks],
             },
             "pending": left,
         }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from featx.errors import SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.groups import resolve_groups
+from featx.learn.judgement import Caution, Judge, Judgement
 from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
@@ -52,7 +53,7 @@ class Predictions:
     labels : list of str
         What the source says each sample is; ``""`` = unknown.
     predicted : list of str
-        The head's own decision; ``""`` where the sample failed.
+        The head's own decision; ``""`` where the sample failed, or the head was told to abstain and is not sure.
     probabilities : float64 array (n_samples, n_classes)
         NaN where the sample failed.
     seen : list of bool
@@ -60,7 +61,13 @@ class Predictions:
     evaluation : Evaluation or None
         Scores over the good samples with a label; None without any.
     evaluation_new : Evaluation or None
+        The same over those that the head was not fitted on: the scores that say something about new images. Both count
+        all decisions, those too that were then held back.
+    judgement : Judgement
+        Prediction sets, abstaining, and what is unlike the training set.
         The same over those that the head was not fitted on: the scores that say something about new images.
+    n_locked : int
+        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
 
     classes: list[str]
@@ -73,6 +80,8 @@ class Predictions:
     seen: list[bool] = field(repr=False)
     evaluation: Evaluation | None = field(default=None, repr=False)
     evaluation_new: Evaluation | None = field(default=None, repr=False)
+    judgement: Judgement = field(default_factory=Judgement, repr=False)
+    n_locked: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,24 +99,41 @@ class Predictions:
     @property
     def notes(self) -> list[str]:
         """What the user must hear."""
-        if not any(self.seen):
-            return []
-        return [
-            f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
-            "about new images."
-        ]
+        notes = []
+        if any(self.seen):
+            notes.append(
+                f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
+                "about new images."
+            )
+        if self.n_locked:
+            notes.append(
+                f"{self.n_locked:,} of {len(self):,} images are of the locked test set: nothing is scored on them "
+                "here. `featx lock FILE.h5 --open BUNDLE.featx` does that, and counts it."
+            )
+        notes += self.judgement.notes
+        return notes
 
     def iter_csv_rows(self) -> Iterator[list[str]]:
-        """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample."""
-        yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes)]
-        for key, status, predicted, row in zip(self.keys, self.status, self.predicted, self.probabilities, strict=True):
-            yield [key, status, predicted, *("" if np.isnan(p) else repr(float(p)) for p in row)]
+        """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample.
+
+        What caution adds comes last: ``set, abstained, unlike``, each only where there is an answer.
+        """
+        good = np.array([status == OK for status in self.status], dtype=np.bool_)
+        more = self.judgement.columns(self.classes, good)
+        yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes), *more]
+        columns = zip(self.keys, self.status, self.predicted, self.probabilities, strict=True)
+        for place, (key, status, predicted, row) in enumerate(columns):
+            cells = ("" if np.isnan(p) else repr(float(p)) for p in row)
+            yield [key, status, predicted, *cells, *(column[place] for column in more.values())]
 
     def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``."""
+        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``.
+
+        And where there is an answer ``set, abstained, unlike, distance``.
+        """
         columns = zip(self.keys, self.status, self.reasons, self.labels, self.predicted, self.seen, strict=True)
-        for (key, status, reason, label, predicted, seen), row in zip(
-            columns, self.probabilities.tolist(), strict=True
+        for place, ((key, status, reason, label, predicted, seen), row) in enumerate(
+            zip(columns, self.probabilities.tolist(), strict=True)
         ):
             good = status == OK
             yield {
@@ -115,9 +141,10 @@ class Predictions:
                 "status": status,
                 "reason": reason,
                 "label": label or None,
-                "predicted": predicted if good else None,
+                "predicted": (predicted or None) if good else None,
                 "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
                 "seen": seen,
+                **self.judgement.record(place, self.classes, good=good),
             }
 
     def write_csv(self, file: TextIO) -> None:
@@ -153,8 +180,10 @@ class Predictions:
             "n_failed": len(self.failures),
             "failures_by_reason": self.failures_by_reason,
             "n_seen": sum(self.seen),
+            "n_locked": self.n_locked,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
+            **self.judgement.to_dict(),
             "warnings": self.notes,
             "predictions": list(self.iter_records()),
         }
@@ -166,6 +195,7 @@ def predict(
     *,
     source_options: SourceOptions = SourceOptions(),
     engine: EngineOptions = EngineOptions(),
+    caution: Caution = Caution(),  # noqa: B008  frozen
     allow_code: str | None = None,
     progress: Progress | None = None,
     on_download: Callable[[str, int, int | None], None] | None = None,
@@ -184,6 +214,8 @@ def predict(
         How a folder or table is read.
     engine : EngineOptions
         Batch size, workers, device.
+    caution : Caution
+        Prediction sets, abstaining, and which images count as unlike the training set.
     allow_code : str, optional
         The ``package.module:function`` that may be imported, where the bundle's network is the user's own code.
     progress : callable, optional
@@ -201,7 +233,7 @@ def predict(
     Raises
     ------
     BundleError
-        If the bundle cannot be loaded.
+        If the bundle cannot be loaded, or lacks what `caution` asks for.
     ManifestError, UsageError
         If the source cannot be read.
     SpecMismatchError
@@ -213,8 +245,9 @@ def predict(
     if isinstance(source, (str, os.PathLike)) and _is_feature_file(source):
         if source_options != SourceOptions():
             raise UsageError("options on how a folder or table is read have no meaning for a feature file")
-        return _predict_file(loaded, source, progress)
+        return _predict_file(loaded, source, caution, progress)
     manifest = sources.as_manifest(source, source_options)
+    judge = Judge(loaded, caution, len(manifest))
     from featx.vision.backbones import restore_backbone
     from featx.vision.multi_device import make_embedder
 
@@ -222,10 +255,12 @@ def predict(
     embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime, n_images=len(manifest))
     job = Job(embedder, range(len(manifest)))
     batches = (batch for _, batch in iter_batches(manifest, [job], engine, notify=notify))
-    return _predict(loaded, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
+    return _predict(loaded, judge, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
 
 
-def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progress | None) -> Predictions:
+def _predict_file(
+    bundle: Bundle, path: str | os.PathLike[str], caution: Caution, progress: Progress | None
+) -> Predictions:
     needed = bundle.needed_spec
     with FeatureFile.open(path) as file:
         # More views than needed do no harm: those that count come first, one row after the other.
@@ -238,7 +273,18 @@ def _predict_file(bundle: Bundle, path: str | os.PathLike[str], progress: Progre
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
-        return _predict(bundle, batches, list(ledger.label), list(ledger.group), file.group_source, progress)
+        judge = Judge(bundle, caution, len(ledger))
+        locked = file.locked()
+        return _predict(
+            bundle,
+            judge,
+            batches,
+            list(ledger.label),
+            list(ledger.group),
+            file.group_source,
+            progress,
+            locked_keys=frozenset() if locked is None else locked.keys,
+        )
 
 
 def _hint(spec: FeatureSpec) -> str:
@@ -258,53 +304,68 @@ def _iter_blocks(
 
 def _predict(
     bundle: Bundle,
+    judge: Judge,
     batches: Iterator[FeatureBatch],
     labels: list[str],
     groups: list[str],
     group_source: str,
     progress: Progress | None,
+    *,
+    locked_keys: frozenset[str] = frozenset(),
 ) -> Predictions:
     n_samples = len(labels)
     entries: list[LedgerEntry] = []
     predicted = np.full(n_samples, "", dtype=object)
     probabilities = np.full((n_samples, len(bundle.classes)), np.nan)
     for batch in batches:
-        good = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
+        places = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
         entries += batch.entries
-        if len(good):
-            predicted[good], probabilities[good] = bundle.classify(batch.features)
+        if len(places):
+            predicted[places], probabilities[places] = bundle.classify(batch.features)
+            judge.see(places, batch.features)
         if progress is not None:
             progress(len(entries), n_samples)
     good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)
+    is_locked = [entry.key in locked_keys or bundle.is_locked_away(entry.sha256) for entry in entries]
+    labels = ["" if hidden else label for hidden, label in zip(is_locked, labels, strict=True)]
     seen = good & [bundle.was_fitted_on(entry.sha256) for entry in entries]
     known = good & (np.array(labels, dtype=object) != "")
+
+    def groups_of(places: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        return resolve_groups([groups[i] for i in places], [entries[i].sha256 for i in places], group_source).ids
 
     def evaluate(rows: NDArray[np.bool_]) -> Evaluation | None:
         places = np.flatnonzero(rows)
         if not len(places):
             return None
-        ids = resolve_groups([groups[i] for i in places], [entries[i].sha256 for i in places], group_source)
         return evaluate_fixed(
             [labels[i] for i in places],
             predicted[places],
             probabilities[places],
             bundle.classes,
-            groups=ids.ids,
+            groups=groups_of(places),
             positive=bundle.positive,
         )
 
     evaluation = evaluate(known)
+    new = known & ~seen
+    judgement = judge.conclude(
+        predicted, probabilities, labels, good=good, seen=seen, scored=new, groups=groups_of(np.flatnonzero(new))
+    )
+    called = predicted if judgement.abstained is None else np.where(judgement.abstained, "", predicted)
     return Predictions(
         classes=bundle.classes,
         keys=[entry.key for entry in entries],
         status=[entry.status for entry in entries],
         reasons=[entry.reason if entry.status == FAILED else "" for entry in entries],
         labels=labels,
-        predicted=[str(name) for name in predicted],
+        predicted=[str(name) for name in called],
         probabilities=probabilities,
         seen=seen.tolist(),
         evaluation=evaluation,
-        evaluation_new=evaluate(known & ~seen) if seen.any() else evaluation,
+        evaluation_new=evaluate(new) if seen.any() else evaluation,
+        judgement=judgement,
+        n_locked=sum(is_locked),
     )
 
 

@@ -142,7 +142,7 @@ class _Study:
         groups, plan = _plan(samples.take(rows), options)
         if options.min_per_class is not None:
             y = samples.y[rows]
-            small = find_small_classes(y[plan.train], options.min_per_class, _some(groups, plan.train).ids)
+            small = find_small_classes(y[plan.train], options.min_per_class, groups.take(plan.train).ids)
             small_classes = {name: int(np.sum(y == name)) for name in small}
             rows = rows[~np.isin(y, small)]
             groups, plan = _plan(samples.take(rows), options)
@@ -150,7 +150,7 @@ class _Study:
         return cls(
             samples.take(chosen),
             chosen,
-            _some(groups, plan.train),
+            groups.take(plan.train),
             plan.scheme,
             int(np.sum(samples.y == "")),
             small_classes,
@@ -190,14 +190,6 @@ class _Study:
 def _plan(samples: Features, options: RankOptions) -> tuple[GroupIds, EvaluationPlan]:
     groups = resolve_groups(samples.groups, samples.sha256, samples.group_source, keys=samples.keys)
     return groups, plan_evaluation(samples.splits, split=options.split, groups=groups)
-
-
-def _some(groups: GroupIds, rows: IntArray) -> GroupIds:
-    """Return the groups of some samples; numbers and names stay."""
-    if groups.ids is None:
-        return groups
-    ids = groups.ids[rows]
-    return replace(groups, ids=ids, n=len(np.unique(ids)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,8 +112,8 @@ def test_the_json_object_holds_what_is_documented():
     assert data["seconds"] > 0
     assert data["not_converged"]["count"] == len(data["not_converged"]["fits"]) == 0
     # 3 outer folds and the final choice: 2 inner folds, 2 heads x 2 scalings x 3 C; and a refit of each head, with
-    # one more for each inner fold behind the sigmoid of the SVM
-    assert data["not_converged"]["n_fits"] == 4 * (2 * 12 + 1 + 3)
+    # one more for each inner fold behind the sigmoid of the SVM, or the map of the logistic regression
+    assert data["not_converged"]["n_fits"] == 4 * (2 * 12 + 1 + 2 + 3)
     assert any("No groups were given" in line for line in data["warnings"])
 
 
@@ -190,7 +190,7 @@ def test_features_from_nowhere_cannot_be_saved(tmp_path):
 def test_progress_ends_at_the_total():
     seen = []
     fit_features(features(), quick(), progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i + 1, 12) for i in range(12)]  # 4 choices x (2 scalings + 1 refit)
+    assert seen == [(i + 1, 16) for i in range(16)]  # 4 choices x (2 scalings + 1 refit + 1 map)
 
 
 # Which rows do what

@@ -107,5 +107,20 @@ def test_featx_rank_loads_no_torch(folder: Path, loaded_by_extract: set[str]) ->
     assert not loaded(folder, "rank", "photos.h5", *few) & {"torch", "torchvision", "PIL"}
 
 
+def test_featx_lock_loads_no_torch(folder: Path, loaded_by_extract: set[str]) -> None:
+    (folder / "locked.h5").write_bytes((folder / "photos.h5").read_bytes())
+    assert not loaded(folder, "lock", "locked.h5") & {"torch", "torchvision", "PIL"}
+
+
+def test_featx_fewshot_loads_no_torch(folder: Path, loaded_by_extract: set[str]) -> None:
+    few = ["--repeats", "2", "--shots", "1,2", "--transductive"]
+    assert not loaded(folder, "fewshot", "photos.h5", *few) & {"torch", "torchvision", "PIL"}
+
+
+def test_featx_audit_loads_no_torch(folder: Path, loaded_by_extract: set[str]) -> None:
+    few = ["--cv", "2", "--inner-cv", "2", "--C-grid", "0.1:1:2", "--n-jobs", "1"]
+    assert not loaded(folder, "audit", "photos.h5", *few) & {"torch", "torchvision", "PIL"}
+
+
 def test_featx_predict_on_a_feature_file_loads_no_torch(folder: Path, loaded_by_fit: set[str]) -> None:
     assert not loaded(folder, "predict", "photos.featx", "photos.h5", "-o", "out.csv") & {"torch", "torchvision"}

@@ -52,7 +52,8 @@ def test_the_commands_of_daily_life_run(folder, capsys):
     ]  # fmt: skip
     for command in COMMANDS:
         assert run(command) == 0, (command, capsys.readouterr().err)
-    assert (folder / "predictions.csv").read_text().startswith("key,status,predicted,p_moss,p_rust\na.png,ok,moss,")
+    predictions = (folder / "predictions.csv").read_text()
+    assert predictions.startswith("key,status,predicted,p_moss,p_rust,unlike\na.png,ok,moss,")
 
 
 def test_the_python_runs(folder):

@@ -2,8 +2,8 @@
 
 Training sets are drawn from a data set's training part, and the test part is always the same. Each head is given the
 same search: scaling and its one parameter by 5-fold cross-validation inside the training set, by balanced accuracy. A
-Gaussian process and a multi-layer perceptron run beside the heads of featx, through scikit-learn's GridSearchCV with the
-same scalings. A head earns its place where it is better than logistic regression on the same training sets, or as
+Gaussian process and a multi-layer perceptron run beside the heads of featx, through scikit-learn's GridSearchCV with
+the same scalings. A head earns its place where it is better than logistic regression on the same training sets, or as
 good and faster.
 """
 

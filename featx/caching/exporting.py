@@ -77,6 +77,7 @@ def export_features(
         Its ending decides. ``.npz``: arrays ``X, y, keys, groups, splits, folds, views, sha256`` (and ``logits``,
         ``meta_NAME``, ``spec``), none of them pickled. ``.csv`` and ``.parquet``: a table of ``key, view, label, group,
         split, fold, sha256``, the source's other columns, and ``f0, f1, ...``. ``.json``: samples for FiftyOne.
+        The labels of what `featx lock` keeps for the last test are left empty.
     with_failed : bool
         Include the samples that failed: lines with their reason and no features; in ``.npz`` the arrays
         ``failed_keys`` and ``failed_reasons``.
@@ -127,6 +128,10 @@ def export_features(
 
 def _notes(file: FeatureFile, ending: str, has_root: bool) -> list[str]:
     notes = []
+    locked = file.locked()
+    if locked is not None:
+        n = len(locked.keys.intersection(file.ledger().key))
+        notes.append(f"the labels of the {n:,} locked samples are left empty; `featx lock --open` looks at them")
     if ending in (".csv", ".parquet", ".json") and file.spec.logits:
         notes.append("the network's own class scores are left out; .npz holds them")
     if ending == ".json" and file.spec.n_views > 1:
@@ -141,7 +146,7 @@ class _Table:
 
     def __init__(self, file: FeatureFile, with_failed: bool, *, plain_only: bool) -> None:
         self.file = file
-        self.ledger: Ledger = file.ledger()
+        self.ledger: Ledger = _without_locked_labels(file)
         self.meta = file.meta()
         n_views = file.spec.n_views
         samples = np.arange(len(self.ledger)) if with_failed else np.flatnonzero(self.ledger.row >= 0)
@@ -179,6 +184,15 @@ class _Table:
             yield lines, self.file.features(rows[rows >= 0])
             if progress is not None:
                 progress(lines.stop, len(self))
+
+
+def _without_locked_labels(file: FeatureFile) -> Ledger:
+    ledger, locked = file.ledger(), file.locked()
+    if locked is None:
+        return ledger
+    keys = locked.keys
+    label = ["" if key in keys else label for key, label in zip(ledger.key, ledger.label, strict=True)]
+    return dataclasses.replace(ledger, label=label)
 
 
 def _write_csv(out: BinaryIO, table: _Table, progress: Progress | None) -> None:

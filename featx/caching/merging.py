@@ -19,6 +19,7 @@ from featx.manifest.record import Manifest
 from featx.store import parts
 from featx.store.file import FeatureFile
 from featx.store.ledger import Ledger
+from featx.store.locked import united
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 
 FIRST, LAST = "first", "last"
@@ -78,6 +79,9 @@ def merge_features(
     a group, a column) is taken from the others. Where files say different things of a sample (other bytes, another
     label, ...), nothing is written unless `prefer` says whose word counts.
 
+    What one file has locked for the last test stays locked, with everything that shares bytes or a group with it, and
+    every look at it is still counted.
+
     The samples are sorted by key where those of every file are, as an extraction of one folder has them; else they
     follow each other as the files do.
 
@@ -127,6 +131,7 @@ def merge_features(
             request=opened[0].request,
             made_with=_united([file.made_with for file in opened]),
             weights=weights,
+            locked=united(file.locked() for file in opened),
             progress=progress,
         )
     return MergeReport(

@@ -13,6 +13,7 @@ from featx.errors import StoreError, UsageError
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.store import leftovers, parts
+from featx.store.locked import LockedSet
 from featx.store.records import FeatureBatch, RunReport
 from featx.store.run import ExtractionRun
 
@@ -55,6 +56,7 @@ def write_batches(
     request: dict[str, Any],
     made_with: dict[str, Any],
     weights: bytes | None = None,
+    locked: LockedSet | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
     """Write a feature file of rows that cost nothing to have again: an interruption leaves nothing behind.
@@ -65,7 +67,7 @@ def write_batches(
         Overwritten.
     batches : iterable of FeatureBatch
         All samples of the manifest, in its order.
-    manifest, spec, request, made_with, weights
+    manifest, spec, request, made_with, weights, locked
         As for `featx.store.run.ExtractionRun.open`.
     progress : callable, optional
         See `Progress`.
@@ -84,6 +86,7 @@ def write_batches(
         batch_size=1,
         weights=weights,
         replace=True,
+        locked=locked,
     )
     try:
         with run:

@@ -189,6 +189,8 @@ def _print_summary(report: Any) -> None:
         parts.append(f"copied from identical images {report.copied:,}")
     if report.vanished:
         parts.append(f"no longer in SOURCE {report.vanished:,}")
+    if report.locked:
+        parts.append(f"locked for the last test {report.locked:,}")
     click.echo("  " + ", ".join(parts))
     rate = f", {report.rate:.1f} images/s" if report.rate is not None else ""
     if report.device:

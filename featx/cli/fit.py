@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,7 +44,17 @@ from featx.cli import options, output, report
 @click.option("--allow-missing", is_flag=True,
     help="Go on although some images failed and have no row; of several files, on those that all have.")  # fmt: skip
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
+@click.option("--group-near-duplicates", is_flag=True,
+    help="Join images whose features are nearly the same into one group; they are reported in any case.")  # fmt: skip
+@click.option(
+    "--near-duplicate-distance", type=click.FloatRange(0, 2), metavar="D",
+    help="Largest cosine distance of centred features that counts as near.  [default: from the data, printed]",
+)  # fmt: skip
+@click.option("--leak-gap/--no-leak-gap", default=True, show_default=True,
+    help="With groups, score the same procedure ignoring them as well; about doubles the time.")  # fmt: skip
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
+@options.trust_options
+@click.option("--resume", is_flag=True, help="Go on with the searches of a fit with -o that was interrupted.")
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME",
@@ -51,7 +62,13 @@ from featx.cli import options, output, report
 @options.quiet_option
 @options.json_option
 def command(
-    files: tuple[str, ...], target: str | None, oof: str | None, quiet: bool, as_json: bool, **values: Any
+    files: tuple[str, ...],
+    target: str | None,
+    oof: str | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
 ) -> int:
     """Train and cross-validate a classifier on the features in FILE.h5, and save it.
 
@@ -65,16 +82,28 @@ def command(
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
     """
+    from featx.errors import UsageError
     from featx.fit import FitOptions, fit, save, save_out_of_fold
+    from featx.learn.search_ledger import SearchLedger
     from featx.store.target import check_target
 
     if target is not None:
         check_target(target, (".featx",), what="bundles")
     if oof is not None:
         check_target(oof, (".csv",), what="out-of-fold predictions")
+    if resume and target is None:
+        raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
     fit_options = FitOptions(**values)
-    with output.progress("fit", "searches", quiet=quiet) as advance:
-        result = fit(files, fit_options, progress=advance)
+    ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
+    try:
+        with output.progress("fit", "searches", quiet=quiet) as advance:
+            result = fit(files, fit_options, progress=advance, ledger=ledger)
+    except KeyboardInterrupt:
+        if ledger is not None and ledger.path.exists():
+            output.say("finished searches are kept: the same command with --resume goes on")
+        raise
+    if ledger is not None:
+        ledger.remove()
     if target is not None:
         save(result, target)
     if oof is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from featx.cli import options, output
+from featx.cli import lock_report, options, output
 from featx.errors import BundleError
 from featx.spec import FOREIGN
 
@@ -59,6 +59,8 @@ def _show_file(facts: dict[str, Any]) -> None:
             f"  not complete: a run that was stopped has {pending['done']:,} of {pending['samples']:,} images, "
             f"{pending['left']:,} left; the same featx extract command goes on"
         )
+    if facts.get("locked"):
+        lock_report.print_locked(facts["locked"])
     click.echo(f"  fingerprint {facts['fingerprint']}")
     if spec["weights"] == FOREIGN:
         output.print_text("  made elsewhere and imported: no image can be turned into such features here")
@@ -115,7 +117,8 @@ def _show_bundle(path: str, as_json: bool) -> None:
     from featx.learn import bundle
 
     facts = bundle.read_facts(path)
-    facts.pop("fitted_on", None)  # digests of the training images: for `featx predict`, not for reading
+    for digests in ("fitted_on", "locked_away"):  # of images: for `featx predict`, not for reading
+        facts.pop(digests, None)
     if as_json:
         output.print_json(facts)
         return

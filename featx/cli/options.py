@@ -12,6 +12,7 @@ from featx.spec import VIEW_KINDS
 from featx.vision.engines import ENGINES
 
 if TYPE_CHECKING:
+    from featx.learn.judgement import Caution
     from featx.manifest.source import SourceOptions
     from featx.vision.engine import EngineOptions
 
@@ -266,6 +267,51 @@ view_options: Callable[[Any], Any] = _stack(
     ),
 )  # fmt: skip
 
+trust_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--calibration",
+        type=click.Choice(["auto", "none", "temperature", "sigmoid", "isotonic"]),
+        default="auto",
+        show_default=True,
+        help="What makes probabilities come true as often as they say, learnt out of fold; auto chooses.",
+    ),
+    click.option(
+        "--conformal",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Keep the folds' heads for `predict --coverage`; auto: where they are small.",
+    ),
+    click.option(
+        "--novelty/--no-novelty",
+        default=True,
+        show_default=True,
+        help="Keep features of training images, so that predict can flag what is unlike them.",
+    ),
+)
+
+caution_options: Callable[[Any], Any] = _stack(
+    click.option(
+        "--coverage",
+        type=float,
+        metavar="SHARE",
+        help="Add a set of classes for each image that holds the true one this often, as in 0.9.",
+    ),
+    click.option("--coverage-per-class", "per_class", is_flag=True, help="Hold the coverage for each class."),
+    click.option(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="Leave the class open where its probability is below P, as in 0.8.",
+    ),
+    click.option(
+        "--false-alarms",
+        type=float,
+        metavar="SHARE",
+        help="Of images like the training set's, how many may be flagged as unlike it.  [default: 0.05]",
+    ),
+)
+
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object to stdout, nothing else."
 )
@@ -279,6 +325,14 @@ def read_source_options(values: dict[str, Any]) -> SourceOptions:
     names = ("layout", "root", "group_regex", "frames", "limit")
     columns = ("path_column", "label_column", "group_column", "split_column", "fold_column")
     return SourceOptions(**{name: values.pop(name) for name in names + columns})
+
+
+def read_caution(values: dict[str, Any]) -> Caution:
+    """Take the values of `caution_options` out of a command's keyword arguments."""
+    from featx.learn.judgement import Caution
+
+    names = ("coverage", "per_class", "abstain_below", "false_alarms")
+    return Caution(**{name: values.pop(name) for name in names})
 
 
 _RAY = {

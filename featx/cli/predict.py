@@ -16,6 +16,7 @@ from featx.errors import EXIT_FAILED_ROWS, UsageError
 @click.argument("bundle", metavar="NAME.featx", type=click.Path())
 @click.argument("source", metavar="SOURCE", type=click.Path())
 @click.option("-o", "--output", "target", metavar="FILE", help="A .csv or .jsonl file (default: CSV to stdout).")
+@options.caution_options
 @options.source_options
 @options.engine_options
 @click.option("--backbone", metavar="MODULE:FUNCTION", help="Allows the bundle's own network code to run, by its name.")
@@ -25,11 +26,13 @@ from featx.errors import EXIT_FAILED_ROWS, UsageError
 def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
     """Classify the images of SOURCE (as for extract), or the rows of a feature file of the same spec.
 
-    Every image is in the output: key, status, predicted class and the probability of each class.
+    Every image is in the output: key, status, predicted class, the probability of each class, and
+    whether it is unlike the training set.
 
     \b
     Example:
       featx predict photos.featx new-photos/ -o predictions.csv
+      featx predict photos.featx new-photos/ -o sure.csv --coverage 0.9 --abstain-below 0.8
     """
     from featx.learn.bundle import load_bundle
     from featx.predict import FORMATS, predict
@@ -40,7 +43,7 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
         if os.path.realpath(target) == os.path.realpath(source):
             raise UsageError(f"-o {target} is SOURCE itself; give another -o FILE")
     backbone, trust = values.pop("backbone"), values.pop("trust")
-    source_options = options.read_source_options(values)
+    source_options, caution = options.read_source_options(values), options.read_caution(values)
     loaded = load_bundle(bundle)
     for note in loaded.notes:
         output.say_warning(note)
@@ -52,6 +55,7 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
             source,
             source_options=source_options,
             engine=options.read_engine_options(values),
+            caution=caution,
             allow_code=loaded.spec.backbone if trust else backbone,
             progress=advance,
             on_download=output.downloads(quiet=quiet),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featx.cli import output
+from featx.cli import output, trust_report
+from featx.cli.leak_report import print_leaks
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
@@ -31,6 +32,10 @@ def print_fit(result: FitResult) -> None:
         output.say_warning(note)
     chosen = result.whole.chosen
     output.print_text(result.description)
+    if result.locked is not None:
+        output.print_text(
+            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
+        )
     parts = (_short(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
@@ -41,6 +46,7 @@ def print_fit(result: FitResult) -> None:
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
         click.echo("\ncross-validation of the same procedure on the training part")
         _print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
+    trust_report.print_trust(result.trust)
     if result.by_group is not None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
         _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
@@ -52,6 +58,7 @@ def print_fit(result: FitResult) -> None:
     for text in result.comparisons.describe():
         output.print_text(f"  {text}")
     _print_choices(result.whole, result.file_of_fold)
+    print_leaks(result.leaks)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"
@@ -92,6 +99,7 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
             click.echo(f"  {output.printable(key)}  ({reason})")
         if len(predictions.failures) > MOST_KEYS:
             click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
+    trust_report.print_judgement(predictions.judgement)
     evaluation, which = _to_quote(predictions)
     if evaluation is not None:
         click.echo(f"\nscores on the {which}")
@@ -106,6 +114,8 @@ def say_predictions(predictions: Predictions) -> None:
         output.say_warning(note)
     for key, reason in predictions.failures.items():
         output.say_warning(f"{output.printable(key)}: {reason}")
+    for line in trust_report.describe_judgement(predictions.judgement):
+        output.say(line)
     evaluation, which = _to_quote(predictions)
     if evaluation is not None:
         scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]

@@ -1,8 +1,8 @@
 """The ``.featx`` bundle: a fitted head, what made its features, and every fact about how well it does.
 
-One zip: ``bundle.json``; ``head.skops``, the scikit-learn estimator (https://skops.readthedocs.io); and
-``weights.safetensors`` where the network's weights were the user's own. Loading it runs no code that is in it: no
-pickle, and only estimators of scikit-learn's and featx's, by name.
+One zip: ``bundle.json``; ``head.skops``, the scikit-learn estimator (https://skops.readthedocs.io);
+``weights.safetensors`` where the network's weights were the user's own; and what `featx.learn.trust_file` says. Loading
+it runs no code that is in it: no pickle, and only estimators of scikit-learn's and featx's, by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,11 @@ from featx.learn.views import ViewUse, classify
 from featx.spec import FeatureSpec
 from featx.store import disk
 
-BUNDLE_FORMAT = 1
+if TYPE_CHECKING:
+    from featx.learn.conformal import Conformal
+    from featx.learn.novelty import Novelty
+
+BUNDLE_FORMAT = 2
 """Version of the bundle's layout; a reader refuses what is newer."""
 SHA_DIGITS = 16
 """Of each training image's SHA-256 that ``fitted_on`` holds: enough to recognise it, and shorter."""
@@ -62,6 +66,8 @@ class Bundle:
         What was noticed while loading, such as another version of scikit-learn.
     views : ViewUse
         Which rows of a sample the head was fitted on, and what a sample is called by.
+    members : dict of str to bytes
+        What else is in the zip; `conformal` and `novelty` read it.
     """
 
     path: str
@@ -73,6 +79,7 @@ class Bundle:
     weights: bytes | None = field(default=None, repr=False)
     notes: list[str] = field(default_factory=list)
     views: ViewUse = ViewUse()
+    members: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def needed_spec(self) -> FeatureSpec:
@@ -91,9 +98,41 @@ class Bundle:
         positive = options.get("positive") if isinstance(options, dict) else None
         return positive if positive in self.classes else None
 
+    @functools.cached_property
+    def conformal(self) -> Conformal:
+        """What prediction sets are made of; a BundleError says why, where it is not in the bundle."""
+        from featx.learn.trust_file import load_conformal
+
+        return load_conformal(self.members, self.facts, self.spec.n_features, path=self.path)
+
+    @functools.cached_property
+    def novelty(self) -> Novelty:
+        """What tells images unlike the training set; a BundleError says why, where it is not in the bundle."""
+        from featx.learn.trust_file import load_novelty
+
+        return load_novelty(self.members, self.facts, self.spec.n_features, path=self.path)
+
+    @property
+    def has_novelty(self) -> bool:
+        """Whether there is a `novelty`."""
+        from featx.learn.trust_file import NOVELTY
+
+        return NOVELTY in self.members
+
     def was_fitted_on(self, sha256: str) -> bool:
         """Whether the head was fitted on an image with these bytes."""
         return sha256[:SHA_DIGITS] in self._fitted_on
+
+    def is_locked_away(self, sha256: str) -> bool:
+        """Whether an image with these bytes was kept for the last test when the head was fitted."""
+        return sha256[:SHA_DIGITS] in self._locked_away
+
+    @functools.cached_property
+    def _locked_away(self) -> frozenset[str]:
+        found = self.facts.get("locked_away", ())
+        return (
+            frozenset(digits for digits in found if isinstance(digits, str)) if isinstance(found, list) else frozenset()
+        )
 
     @functools.cached_property
     def _fitted_on(self) -> frozenset[str]:
@@ -126,7 +165,13 @@ class Bundle:
 
 
 def save_bundle(
-    path: str | os.PathLike[str], *, estimator: Any, facts: Mapping[str, Any], weights: bytes | None = None
+    path: str | os.PathLike[str],
+    *,
+    estimator: Any,
+    facts: Mapping[str, Any],
+    weights: bytes | None = None,
+    conformal: Conformal | None = None,
+    novelty: Novelty | None = None,
 ) -> None:
     """Write a bundle, all of it or nothing; the same facts and head give the same bytes.
 
@@ -141,6 +186,10 @@ def save_bundle(
         usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each training image's SHA-256.
     weights : bytes, optional
         A safetensors file, where the network's weights were the user's own.
+    conformal : Conformal, optional
+        For prediction sets; `facts` then holds ``conformal`` with ``classes`` and ``unit``.
+    novelty : Novelty, optional
+        For what is unlike the training set; `facts` then holds ``novelty`` with ``neighbours`` and ``unit``.
 
     Raises
     ------
@@ -158,6 +207,11 @@ def save_bundle(
     }
     if weights is not None:
         members[_WEIGHTS] = weights
+    if conformal is not None or novelty is not None:
+        from featx.learn.trust_file import dump_conformal, dump_novelty
+
+        members |= {} if conformal is None else dump_conformal(conformal, path=path)
+        members |= {} if novelty is None else dump_novelty(novelty)
     buffer = io.BytesIO()
     write_archive(buffer, members)
     target = Path(os.path.realpath(path))
@@ -199,7 +253,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         check_head(pipeline, classes, spec.n_features, path=path)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     use = _read_use(facts, spec, path=path)
-    return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use)
+    return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use, members)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Probabilities for heads that have none."""
+"""Probabilities for heads that have none, and truer ones for heads that have."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import PredefinedSplit
+from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 from sklearn.utils import Tags, assert_all_finite, get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from featx.learn.calibration import Calibration, FloatArray, Scored, apply_map, choose_calibration
 
 
 class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -81,3 +83,88 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the classifier's decision values, (n,) for two classes, else (n, n_classes)."""
         check_is_fitted(self)
         return np.asarray(self.calibrated_.estimator.decision_function(X))
+
+
+class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier with probabilities, and a map that makes them come true as often as they say.
+
+    The map is chosen and fitted on out-of-fold probabilities (`featx.learn.calibration.choose_calibration`), and the
+    classifier on all rows. `predict` stays the classifier's own decision.
+
+    Parameters
+    ----------
+    estimator : classifier with ``predict_proba``
+    method : {"auto", "none", "temperature", "sigmoid", "isotonic"}
+    folds : int array (n_samples,), or int
+        The fold of each row of the training data, so that groups stay whole, -1 where a row is in no fold; or a number
+        of stratified folds.
+
+    Attributes
+    ----------
+    estimator_ : fitted classifier
+    method_ : str
+        The map: one of `featx.learn.calibration.METHODS`.
+    parameters_ : dict of str to float64 array
+        Of the map, see `featx.learn.calibration.Calibration`.
+    classes_ : array (n_classes,)
+    n_features_in_ : int
+    """
+
+    def __init__(self, estimator: Any, method: str = "auto", folds: Any = 5) -> None:
+        self.estimator = estimator
+        self.method = method
+        self.folds = folds
+
+    @classmethod
+    def of(cls, fitted: Any, calibration: Calibration, folds: Any = 5) -> Calibrated:
+        """Put a map that was fitted elsewhere behind a classifier that is fitted already."""
+        model = cls(clone(fitted), calibration.method, folds)
+        return model._take(fitted, calibration)
+
+    def _take(self, fitted: Any, calibration: Calibration) -> Calibrated:
+        self.estimator_ = fitted
+        self.method_ = calibration.method
+        self.parameters_ = calibration.parameters
+        self.classes_ = fitted.classes_
+        self.n_features_in_ = fitted.n_features_in_
+        return self
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Calibrated:
+        """Fit classifier and map on features (n_samples, n_features) and labels (n_samples,)."""
+        rows, labels = validate_data(self, X, y)
+        check_classification_targets(labels)
+        return self._fit(rows, np.asarray(labels))
+
+    def _fit(self, X: Any, y: NDArray[Any]) -> Calibrated:
+        fitted = clone(self.estimator).fit(X, y)
+        parts = list(self._splitter(y).split(X, y))
+        rows = np.concatenate([test for _, test in parts])
+        probabilities = np.zeros((len(rows), 1, len(fitted.classes_)))
+        start = 0
+        for train, test in parts:
+            part = clone(self.estimator).fit(X[train], y[train])
+            columns = np.searchsorted(fitted.classes_, part.classes_)
+            probabilities[start : start + len(test), 0, columns] = part.predict_proba(X[test])
+            start += len(test)
+        numbers = np.repeat(np.arange(len(parts)), [len(test) for _, test in parts])
+        scored = Scored(probabilities, np.searchsorted(fitted.classes_, y[rows]), numbers, rows)
+        return self._take(fitted, choose_calibration(scored, self.method))
+
+    def _splitter(self, y: NDArray[Any]) -> Any:
+        if np.ndim(self.folds) > 0:
+            return PredefinedSplit(self.folds)
+        least = int(np.unique(y, return_counts=True)[1].min())
+        if least < self.folds:
+            raise ValueError(f"{self.folds} folds need as many samples of every class; one class has {least}")
+        return StratifiedKFold(self.folds)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the classifier's own decision (n,) for features (n, n_features)."""
+        check_is_fitted(self)
+        return np.asarray(self.estimator_.predict(X))
+
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Return the calibrated probability (n, n_classes) of each class for features (n, n_features)."""
+        check_is_fitted(self)
+        own = np.asarray(self.estimator_.predict_proba(X), dtype=np.float64)
+        return apply_map(self.method_, self.parameters_, own)

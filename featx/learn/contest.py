@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import InputError
 from featx.learn.alignment import align
 from featx.learn.dataset import Features, check_finite
 from featx.learn.heads import order_of
-from featx.learn.search import Fitted, Outcome, Progress
+from featx.learn.search import Fitted, Outcome, Progress, Unconverged
 from featx.learn.views import ViewUse, choose_use
 
 IntArray = NDArray[np.int64]
@@ -45,6 +46,11 @@ class Entry:
     use: ViewUse
 
     @property
+    def plain(self) -> NDArray[np.float32]:
+        """The row of the plain image of each sample."""
+        return self.samples.X[:, 0] if self.samples.X.ndim == 3 else self.samples.X
+
+    @property
     def n_features(self) -> int:
         """Columns of its features."""
         return int(self.samples.X.shape[-1])
@@ -53,6 +59,10 @@ class Entry:
     def n_views(self) -> int:
         """Rows of a sample that are used."""
         return int(self.samples.X.shape[1]) if self.samples.X.ndim == 3 else 1
+
+    def take(self, rows: NDArray[Any]) -> Entry:
+        """Return some of the samples, by position or mask."""
+        return replace(self, samples=self.samples.take(rows))
 
 
 def enter(
@@ -84,6 +94,7 @@ def enter(
     by_sample = {name: one.by_sample() for name, one in several.items()}
     if len(by_sample) > 1:
         names = list(by_sample)
+        _check_same_locks(by_sample)
         aligned = align(names, list(by_sample.values()), only_common=allow_missing)
         n_missing = max(len(one) + one.n_missing for one in by_sample.values()) - len(aligned.samples)
         by_sample = {
@@ -101,6 +112,20 @@ def enter(
             samples = replace(samples, X=samples.X[:, 0])
         entries.append(Entry(name, samples, use))
     return entries
+
+
+def _check_same_locks(files: Mapping[str, Features]) -> None:
+    """Raise InputError where files keep different samples for the last test: what is locked in one trains another."""
+    (name, first), *others = [(name, one.locked) for name, one in files.items()]
+    for other_name, other in others:
+        mine, theirs = (() if one is None else (one.n_samples, *sorted(one.sha256)) for one in (first, other))
+        if mine != theirs:
+            counts = [0 if one is None else one.n_samples for one in (first, other)]
+            raise InputError(
+                f"{name} and {other_name} keep different samples locked ({counts[0]} and {counts[1]}): what is locked "
+                "in one would be trained on in the other. `featx lock` each file with the same options, before they "
+                "compete"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,21 +162,17 @@ class Contest:
     outcomes: dict[str, list[Outcome]]
 
     @classmethod
-    def hold(cls, entries: Sequence[Entry], samples: Features, search: Search, progress: Progress | None) -> Contest:
-        """Run the jobs on some samples of the first file, and on the same ones of every other."""
-        contest = cls(list(entries), {})
+    def hold(cls, entries: Sequence[Entry], search: Search, progress: Progress | None) -> Contest:
+        """Run the jobs on every file."""
+        outcomes = {}
         for number, entry in enumerate(entries):
             advance = None if progress is None else _part(progress, number, len(entries))
-            contest.outcomes[entry.name] = search(contest.features(entry.name, samples), entry.use, advance)
-        return contest
+            outcomes[entry.name] = search(entry.samples.X.astype(np.float64), entry.use, advance)
+        return cls(list(entries), outcomes)
 
-    def features(self, name: str, samples: Features) -> FloatArray:
-        """Return the features in a file of some samples of the first one, as the search takes them."""
-        entry = self.entry(name)
-        if entry is self.entries[0]:
-            return samples.X.astype(np.float64)
-        place = {key: row for row, key in enumerate(entry.samples.keys)}
-        return entry.samples.X[[place[key] for key in samples.keys]].astype(np.float64)
+    def of_jobs(self, numbers: Sequence[int]) -> Contest:
+        """Return what came of some of the jobs."""
+        return replace(self, outcomes={name: [own[one] for one in numbers] for name, own in self.outcomes.items()})
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -159,10 +180,10 @@ class Contest:
         return [Candidate(entry.name, head) for entry in self.entries for head in self.outcomes[entry.name][0].heads]
 
     @property
-    def unconverged(self) -> list[Any]:
-        """Fits that did not converge; where there are several files, heads are named with theirs."""
+    def unconverged(self) -> list[Unconverged]:
+        """Fits that did not converge; where there are several files, folds are named with theirs."""
         return [
-            replace(failure, head=str(Candidate(name, failure.head)))
+            replace(failure, fold=str(Candidate(name, failure.fold)))
             for name, outcomes in self.outcomes.items()
             for outcome in outcomes
             for failure in outcome.unconverged

@@ -13,6 +13,34 @@ from numpy.typing import NDArray
 from featx.errors import InputError, StoreIncompleteError
 from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
+from featx.store.ledger import Ledger
+from featx.store.locked import LockedSet
+
+
+@dataclass(frozen=True)
+class LockedPart:
+    """What is known of the part of a file that is kept for the last test, and left out here.
+
+    Attributes
+    ----------
+    n_samples : int
+        How many samples of the file, whether they have a row or not.
+    date : str
+        When it was locked, in UTC.
+    looks : tuple of str
+        The date of every look at it.
+    sha256 : tuple of str
+        Of their bytes, where known.
+    """
+
+    n_samples: int
+    date: str
+    looks: tuple[str, ...]
+    sha256: tuple[str, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{n, date, looks}`` for JSON."""
+        return {"n": self.n_samples, "date": self.date, "looks": list(self.looks)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +66,8 @@ class Features:
         Samples of the file that failed and have no row.
     views : int array (n_rows,), or None
         The view of each row; 0 = the plain image. None: one row is one sample.
+    locked : LockedPart, or None
+        What `featx lock` keeps for the last test; none of it is in the arrays.
     """
 
     X: NDArray[np.float32]
@@ -52,6 +82,7 @@ class Features:
     digest: str = ""
     n_missing: int = 0
     views: NDArray[np.int64] | None = None
+    locked: LockedPart | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -114,6 +145,8 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False, 
     views : bool
         All rows of each sample instead of the plain image's alone, with their numbers in ``views``.
 
+    What `featx lock` keeps for the last test is left out, whatever it is asked for.
+
     Returns
     -------
     Features
@@ -129,19 +162,38 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False, 
     InputError
         If features are NaN or infinite; names the first such sample.
     """
+    return _load(path, allow_missing=allow_missing, views=views, of_locked=False)
+
+
+def load_locked(path: str | os.PathLike[str], *, views: bool = False) -> Features:
+    """Load what `featx lock` keeps for the last test, and nothing else: whoever calls this is to count it as a look.
+
+    Raises
+    ------
+    StoreError, InputError
+        As `load_features`.
+    """
+    return _load(path, allow_missing=True, views=views, of_locked=True)
+
+
+def _load(path: str | os.PathLike[str], *, allow_missing: bool, views: bool, of_locked: bool) -> Features:
     with FeatureFile.open(path) as file:
         ledger = file.ledger()
-        failed = np.flatnonzero(ledger.row < 0)
+        locked = file.locked()
+        locked_keys = frozenset() if locked is None else locked.keys
+        wanted = np.array([(key in locked_keys) == of_locked for key in ledger.key], dtype=np.bool_)
+        failed = np.flatnonzero((ledger.row < 0) & wanted)
         if len(failed) and not allow_missing:
             first = int(failed[0])
             raise StoreIncompleteError(
-                f"{len(failed)} of {len(ledger)} samples have no features, the first {ledger.key[first]!r} "
+                f"{len(failed)} of {int(wanted.sum())} samples have no features, the first {ledger.key[first]!r} "
                 f"({ledger.reason[first]}); mend them and extract again, or leave them out with --allow-missing",
                 path=str(path),
                 missing=len(failed),
             )
         numbers = np.asarray(file.views(), dtype=np.int64)
-        rows = np.arange(len(numbers)) if views else np.flatnonzero(numbers == 0)
+        in_part = np.repeat(wanted[ledger.row >= 0], file.spec.n_views)
+        rows = np.flatnonzero(in_part if views else in_part & (numbers == 0))
         everything = len(rows) == file.n_rows
         X = np.asarray(file.features(None if everything else rows), dtype=np.float32)
 
@@ -162,10 +214,19 @@ def load_features(path: str | os.PathLike[str], *, allow_missing: bool = False, 
             spec=file.spec,
             digest=file.digest,
             n_missing=len(failed),
-            views=numbers if views else None,
+            views=numbers[rows] if views else None,
+            locked=None if locked is None else _locked_part(locked, ledger),
         )
     check_finite(features)
     return features
+
+
+def _locked_part(locked: LockedSet, ledger: Ledger) -> LockedPart:
+    keys = locked.keys
+    shas = [sha for key, sha in zip(ledger.key, ledger.sha256, strict=True) if key in keys]
+    return LockedPart(
+        len(shas), locked.date, tuple(look.date for look in locked.looks), tuple(sha for sha in shas if sha)
+    )
 
 
 def check_finite(features: Features) -> None:

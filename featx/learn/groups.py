@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ class GroupIds:
     n : int
         How many groups there are, groups of one sample included; 0 when `ids` is None.
     source : str
-        Where they come from, in words: ``"column patient"``, ``"identical bytes"``; ``""`` when `ids` is None.
+        Where they come from, in words: ``"column patient"``, ``"identical bytes"``, ``"column patient, joined by
+        identical bytes and near-duplicates"``; ``""`` when `ids` is None.
     given : bool
         Whether the source named groups. False with `ids` not None: only identical bytes are held together, and the
         user must still hear that no groups were given.
@@ -37,6 +38,13 @@ class GroupIds:
     given: bool
     names: tuple[str, ...]
 
+    def take(self, rows: IntArray) -> GroupIds:
+        """Return the groups of some samples; numbers and names stay."""
+        if self.ids is None:
+            return self
+        ids = self.ids[rows]
+        return replace(self, ids=ids, n=len(np.unique(ids)))
+
 
 def resolve_groups(
     groups: Sequence[str] | NDArray[np.object_],
@@ -44,6 +52,7 @@ def resolve_groups(
     group_source: str,
     *,
     keys: Sequence[str] | NDArray[np.object_] | None = None,
+    pairs: IntArray | None = None,
 ) -> GroupIds:
     """Join samples of the same group, and samples of identical bytes, into connected components.
 
@@ -57,15 +66,14 @@ def resolve_groups(
         Where `groups` come from, in words.
     keys : str sequence (n_samples,), optional
         Names for groups that have none.
+    pairs : int array (n_pairs, 2), optional
+        Samples that are to be joined as well: near-duplicates.
 
     Returns
     -------
     GroupIds
-        Two samples have the same id when a chain of equal groups and equal bytes leads from one to the other.
+        Two samples have the same id when a chain of equal groups, equal bytes and pairs leads from one to the other.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     n_samples = len(groups)
     given = any(groups)
     # A graph of samples and of the values that they share; '' is shared with nobody.
@@ -74,22 +82,34 @@ def resolve_groups(
     node_of = {value: n_samples + place for place, value in enumerate(dict.fromkeys(value for _, value in edges))}
     rows = [sample for sample, _ in edges]
     columns = [node_of[value] for _, value in edges]
-    size = n_samples + len(node_of)
-    graph = coo_array((np.ones(len(edges), dtype=np.int8), (rows, columns)), shape=(size, size))
-    _, components = connected_components(graph, directed=False)
-    _, first, inverse = np.unique(components[:n_samples], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    ids: IntArray = rank[inverse]
-    n_groups = len(first)
+    ids, n_groups = _components(n_samples, len(node_of), rows, columns)
+    n_without_pairs = n_groups
+    if pairs is not None and len(pairs):
+        rows, columns = [*rows, *pairs[:, 0].tolist()], [*columns, *pairs[:, 1].tolist()]
+        ids, n_groups = _components(n_samples, len(node_of), rows, columns)
     if not given and n_groups == n_samples:
         return GroupIds(None, 0, "", given=False, names=())
 
     n_apart = len({str(group) for group in groups if group}) + sum(1 for group in groups if not group)
     source = (group_source or "groups as given") if given else ""
-    if n_groups < n_apart:
-        source += f"{', joined by ' if given else ''}identical bytes"
+    joined_by = ["identical bytes"] * (n_without_pairs < n_apart) + ["near-duplicates"] * (n_groups < n_without_pairs)
+    if joined_by:
+        source += f"{', joined by ' if given else ''}{' and '.join(joined_by)}"
     return GroupIds(ids, n_groups, source, given=given, names=_names(ids, n_groups, groups, keys))
+
+
+def _components(n_samples: int, n_values: int, rows: list[int], columns: list[int]) -> tuple[IntArray, int]:
+    """Give the samples of a graph of samples and values the numbers of their components, in order of appearance."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = n_samples + n_values
+    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(size, size))
+    _, components = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(components[:n_samples], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse], len(first)
 
 
 def _names(

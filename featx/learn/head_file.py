@@ -25,6 +25,7 @@ from featx.learn.archive import read_archive, write_archive
 HEAD = "head.skops"
 """Name of the member."""
 TRUSTED = (
+    "featx.learn.calibrated.Calibrated",
     "featx.learn.discriminant.ShrinkageDiscriminant",
     "featx.learn.linear.NewtonLinearSVC",
     "featx.learn.linear.NewtonLogisticRegression",

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from featx.errors import UnknownNameError, UsageError
+from featx.learn.calibration import check_calibration
 from featx.learn.device import check_device
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
+from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
+from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
 
 
@@ -47,6 +50,13 @@ class FitOptions:
     score_views : {"plain", "average"}, optional
         Whether a sample is called by its plain image or by the mean over its views, while choosing, in the scores and
         by `featx predict`. None: plain.
+    calibration : {"auto", "none", "temperature", "sigmoid", "isotonic"}
+        What makes probabilities come true as often as they say; see `featx.learn.calibration.choose_calibration`.
+    conformal : {"auto", "on", "off"}
+        Whether the heads of the outer folds are kept for prediction sets. ``"auto"``: where they are small, and the
+        evaluation makes them anyway.
+    novelty : bool
+        Whether the bundle can tell what is unlike the training set; it then holds features of training images.
     random_state : int
         Seeds folds and solvers.
     n_jobs : int
@@ -54,6 +64,13 @@ class FitOptions:
     device : str
         Where logistic regression and linear SVMs are searched: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... Another device
         than the CPU loads PyTorch, and uses one process.
+    group_near_duplicates : bool
+        Join samples whose features are nearly the same into one group; they are looked for in any case.
+    near_duplicate_distance : float, optional
+        Largest cosine distance of centred features that counts as near, 0 to 2. None: from the data, see
+        `featx.learn.near_duplicates.find_near_duplicates`.
+    leak_gap : bool
+        Where there are groups, score the same procedure ignoring them as well; about doubles the time.
 
     Raises
     ------
@@ -77,9 +94,15 @@ class FitOptions:
     by_group: bool = False
     views: str | None = None
     score_views: str | None = None
+    calibration: str = "auto"
+    conformal: str = "auto"
+    novelty: bool = True
     random_state: int = 0
     n_jobs: int = -1
     device: str = "cpu"
+    group_near_duplicates: bool = False
+    near_duplicate_distance: float | None = None
+    leak_gap: bool = True
 
     def __post_init__(self) -> None:
         for head in self.heads:
@@ -113,6 +136,9 @@ class FitOptions:
         if self.refit not in ("default", "all"):
             raise UsageError(f"--refit {self.refit}: expected default or all")
         check_device(self.device)
+        check_calibration(self.calibration)
+        check_conformal(self.conformal)
+        check_distance(self.near_duplicate_distance)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
 

@@ -14,12 +14,15 @@ import numpy as np
 from featx.errors import UsageError
 from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
+from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
+from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
+from featx.learn.trust import Trust
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
 from featx.store.target import save_text
@@ -88,7 +91,7 @@ class FitResult:
     Attributes
     ----------
     estimator : scikit-learn classifier
-        On features (n, n_features), with `predict_proba`; a Pipeline or `SigmoidCalibrated` around one.
+        On features (n, n_features), with `predict_proba`; a Pipeline, or `Calibrated` or `SigmoidCalibrated`.
     classes : list of str
         In the order of its probabilities.
     whole : HeadResult
@@ -115,6 +118,8 @@ class FitResult:
     fitted_on : list of str
         SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
+    trust : Trust
+        How far its probabilities can be trusted, and what prediction sets and warnings are made of.
     comparisons : Comparisons
         Whether the chosen is better than the next best, and the whole than guessing.
     file : str
@@ -127,6 +132,10 @@ class FitResult:
         Which rows of a sample were fitted, and what samples are called by.
     spec, digest, weights : FeatureSpec or None, str, bytes or None
         What made the features, the training data's digest, and the user's own network weights, from the file.
+    leaks : Leaks
+        What could make the scores too good: near-duplicates, groups that give the answer away.
+    locked : LockedPart or None
+        What the file keeps for the last test: it took no part in anything.
     """
 
     estimator: Any
@@ -148,6 +157,8 @@ class FitResult:
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
     comparisons: Comparisons
+    trust: Trust
+    leaks: Leaks = field(repr=False)
     file: str = ""
     files: dict[str, HeadResult] = field(default_factory=dict)
     file_of_fold: list[str] = field(default_factory=list)
@@ -155,6 +166,7 @@ class FitResult:
     spec: FeatureSpec | None = None
     digest: str = ""
     weights: bytes | None = field(default=None, repr=False)
+    locked: LockedPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx fit --json`` prints."""
@@ -183,15 +195,20 @@ class FitResult:
                 "small_classes": self.small_classes,
                 "missing": self.n_missing,
                 "without_split": self.plan.n_without_split,
+                "locked": 0 if self.locked is None else self.locked.n_samples,
             },
+            "locked": None if self.locked is None else self.locked.to_dict(),
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
             "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
+            "leak_gap": self.leaks.leak_gap,
+            "leaks": self.leaks.to_dict(),
             "not_converged": {
                 "count": len(self.unconverged),
                 "n_fits": self.n_fits,
                 "fits": [asdict(fit) for fit in self.unconverged],
             },
             "views": asdict(self.views),
+            **self.trust.to_dict(),
             "warnings": self.notes,
             "options": asdict(self.options),
             "seconds": self.seconds,
@@ -204,8 +221,11 @@ class FitResult:
         if self.files:
             text += (
                 f" {len(self.files)} files compete: which one is best is chosen inside each training part, as head and "
-                "scaling are, and the scores are those of the whole selection."
+                "scaling are, and the scores are those of the whole selection. Probabilities, prediction sets and "
+                f"near-duplicates are told of {self.file} alone."
             )
+            if self.leaks.gap is not None:
+                text += " The leak gap is that of the whole selection."
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
@@ -226,7 +246,16 @@ class FitResult:
                 "--group-regex."
             )
             if self.groups.ids is not None:
-                notes.append(f"Identical files are kept together: {self.groups.n} different ones.")
+                near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
+                notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
+        notes += self.leaks.notes
+        if self.locked is not None and self.locked.looks:
+            n = len(self.locked.looks)
+            when = self.locked.looks[0] if n == 1 else f"{n} times, first on {self.locked.looks[0]}"
+            notes.append(
+                f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
+                "scores in mind is no longer blind to it, and its own score there would be too good."
+            )
         evaluation = self.whole.evaluation
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
@@ -246,6 +275,7 @@ class FitResult:
                 f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
                 "better one may lie beyond (for C: --C-grid)."
             )
+        notes += self.trust.notes
         if self.unconverged:
             counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)
             listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
@@ -256,7 +286,11 @@ class FitResult:
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""
         fitted_on = sorted({sha256[:SHA_DIGITS] for sha256 in self.fitted_on})
-        return {**self.to_dict(), "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
+        facts = self.to_dict()
+        facts["locked_away"] = sorted({sha256[:SHA_DIGITS] for sha256 in self.locked.sha256} if self.locked else ())
+        facts["leaks"]["near_duplicates"]["pairs"] = []  # no sample's name is in a bundle
+        facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
+        return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
 
 def save(result: FitResult, path: str | os.PathLike[str]) -> None:
@@ -273,7 +307,14 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         raise UsageError(
             "only a classifier fitted on a feature file can be saved: nothing else says what its features are"
         )
-    save_bundle(path, estimator=result.estimator, facts=result.facts(), weights=result.weights)
+    save_bundle(
+        path,
+        estimator=result.estimator,
+        facts=result.facts(),
+        weights=result.weights,
+        conformal=result.trust.conformal,
+        novelty=result.trust.novelty,
+    )
 
 
 def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import joblib
@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from featx.errors import LabelsError, UsageError
 from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
 from featx.learn.inner_folds import Rules, Samples, score_inner_folds
+from featx.learn.search_ledger import SearchKeys, SearchLedger
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
 FloatArray = NDArray[np.float64]
@@ -248,6 +249,7 @@ def run_jobs(
     *,
     n_jobs: int = 1,
     progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
 ) -> list[Outcome]:
     """Choose, refit and predict for each job.
 
@@ -263,6 +265,8 @@ def run_jobs(
     n_jobs : int
         Processes, as in scikit-learn; small work is done in this one.
     progress : callable (done, total), optional
+    ledger : SearchLedger, optional
+        Finished searches, which are taken from it and written into it.
 
     Returns
     -------
@@ -277,11 +281,12 @@ def run_jobs(
     tasks = [(number, scaling) for number in range(len(jobs)) for scaling in space.scalings]
     total = len(tasks) + len(jobs) * len(space.heads)
     report = _counter(total, progress)
+    kept = None if ledger is None else (ledger, SearchKeys.of(X, y, space))
     with threadpool_limits(1):
         samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
-            parallel(joblib.delayed(_search)(samples[scaling], jobs[number], space) for number, scaling in tasks)
+            _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, kept)
         )
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
@@ -298,6 +303,37 @@ def run_jobs(
             heads[number][head] = fitted
             unconverged[number] += failures
     return [Outcome(own, failures) for own, failures in zip(heads, unconverged, strict=True)]
+
+
+Search = tuple[list[Choice], list[Unconverged]]
+
+
+def _searches(
+    parallel: Any,
+    samples: dict[str, Samples],
+    tasks: Sequence[tuple[Job, str]],
+    space: Space,
+    kept: tuple[SearchLedger, SearchKeys] | None,
+) -> Iterator[Search]:
+    """Yield what came of each job's search with each scaling: from the ledger what is in it, the rest computed."""
+    found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task))) for task in tasks]
+    left = [task for task, known in zip(tasks, found, strict=True) if known is None]
+    computed = parallel(joblib.delayed(_search)(samples[scaling], job, space) for job, scaling in left)
+    for task, known in zip(tasks, found, strict=True):
+        if known is not None:
+            yield known
+            continue
+        result = next(computed)
+        if kept is not None:
+            kept[0].add(kept[1].key(*task), [[asdict(one) for one in part] for part in result])
+        yield result
+
+
+def _from_ledger(found: Any) -> Search | None:
+    if found is None:
+        return None
+    choices, failures = found
+    return [Choice(**choice) for choice in choices], [Unconverged(**failure) for failure in failures]
 
 
 def refit(

@@ -132,8 +132,11 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
         return np.asarray(estimator.predict(rows)), np.asarray(estimator.predict_proba(rows), dtype=np.float64)
     from sklearn.pipeline import Pipeline  # whoever only reads what a bundle says needs no scikit-learn
 
-    from featx.learn.calibrated import SigmoidCalibrated
+    from featx.learn.calibrated import Calibrated, SigmoidCalibrated
 
+    if isinstance(estimator, Calibrated):  # the decision is the head's own, also where it is made over several views
+        calibrated = _mean(estimator.predict_proba(rows), n_views)
+        return classify(estimator.estimator_, rows, n_views)[0], calibrated
     probabilities = _mean(np.asarray(estimator.predict_proba(rows), dtype=np.float64), n_views)
     final = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(final, SigmoidCalibrated):

@@ -21,6 +21,7 @@ from featx.spec import FORMAT_VERSION, FeatureSpec
 from featx.store.accounts import NUMBERS, RECORD, TEXTS, Accounts
 from featx.store.columns import SEAL, iter_strings, read_numbers, read_rows, read_strings, strings_sha256, verify_column
 from featx.store.ledger import Ledger, read_ledger
+from featx.store.locked import COLUMNS, LOCKED, LockedSet, read_locked
 from featx.store.records import OK
 from featx.store.texts import Texts, digests_of
 from featx.store.trailer import check_trailer, is_hdf5
@@ -201,6 +202,14 @@ class FeatureFile:
         with self._reading() as h5:
             return {unescape(name): read_strings(h5["meta"], name) for name in sorted(h5["meta"])}
 
+    def locked(self) -> LockedSet | None:
+        """Read which samples are kept for the last test, and the account of every look at them; None: there are none.
+
+        The columns above hold the labels of locked samples too: what fits, chooses or scores leaves these out.
+        """
+        with self._reading() as h5:
+            return read_locked(h5)
+
     def weights(self) -> bytes | None:
         """Read the user's own weights (a safetensors blob), or None where the file holds none."""
         with self._reading() as h5:
@@ -228,6 +237,8 @@ class FeatureFile:
                 verify_column(h5, name)
             for name in h5["meta"]:
                 verify_column(h5["meta"], name)
+            for name in (*COLUMNS, "looks", "about") if LOCKED in h5 else ():
+                verify_column(h5[LOCKED], name)
             return {name: verify_column(h5, name) for name in ("features", "logits") if name in h5}
 
     def close(self) -> None:

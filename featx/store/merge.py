@@ -21,6 +21,7 @@ from featx.store import disk
 from featx.store.columns import SEAL, check_strings, strings_sha256, write_numbers, write_strings
 from featx.store.file import ROW_COLUMNS, FeatureFile, escape, seal_of
 from featx.store.ledger import Ledger, write_ledger
+from featx.store.locked import LockedSet, write_locked
 from featx.store.signals import HeldSignals
 from featx.store.stored import Rows
 from featx.store.texts import Picked
@@ -46,6 +47,8 @@ class Contents:
         The user's own weights.
     n_logits : int
         Length of a row of logits, where the spec stores them.
+    locked : LockedSet or None
+        What is kept for the last test.
     """
 
     spec: FeatureSpec
@@ -56,6 +59,7 @@ class Contents:
     meta: Mapping[str, Sequence[str]]
     weights: bytes | None
     n_logits: int
+    locked: LockedSet | None = None
 
     def same_as(self, file: FeatureFile) -> bool:
         """Whether `file` says the same, so that nothing needs to be written; columns are compared by their sha256."""
@@ -65,6 +69,7 @@ class Contents:
             == (file.spec, file.request, file.made_with, file.group_source)
             and sorted(self.meta) == sorted(file.meta_names())
             and weights == file.sha256_of("weights")
+            and self.locked == file.locked()
             and all(self.ledger.sha256_of(name) == file.sha256_of(f"ledger/{name}") for name in vars(self.ledger))
             and all(strings_sha256(self.meta[name]) == file.sha256_of(f"meta/{escape(name)}") for name in self.meta)
         )
@@ -175,6 +180,8 @@ def _write_columns(h5: h5py.File, contents: Contents) -> None:
         write_strings(meta, escape(name), contents.meta[name])
     if contents.weights is not None:
         write_numbers(h5, "weights", np.frombuffer(contents.weights, np.uint8))
+    if contents.locked is not None:
+        write_locked(h5, contents.locked)
 
 
 def _write_rows(h5: h5py.File, contents: Contents, read: Callable[[int, int], Rows]) -> dict[str, str]:

@@ -102,6 +102,8 @@ class RunReport:
         Samples that were stored and are no longer in the manifest.
     written : bool
         False: the file said all of this already and was left alone.
+    n_locked : int
+        Samples of the file that are kept for the last test.
     """
 
     n_samples: int
@@ -110,3 +112,4 @@ class RunReport:
     n_new: int
     n_vanished: int
     written: bool
+    n_locked: int = 0

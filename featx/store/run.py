@@ -27,6 +27,7 @@ from featx.store import disk
 from featx.store.accounts import Accounts
 from featx.store.file import FeatureFile
 from featx.store.ledger import Ledger, rows_of
+from featx.store.locked import LockedSet, united
 from featx.store.merge import Contents, check_text, write_feature_file
 from featx.store.open_shard import OpenShard
 from featx.store.outcomes import Outcomes
@@ -66,13 +67,22 @@ class ExtractionRun:
     After an interruption ``run.kept`` is the sentence that says what is kept and how to go on.
     """
 
-    def __init__(self, path: Path, parts: Parts, manifest: Manifest, header: Header, weights: bytes | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parts: Parts,
+        manifest: Manifest,
+        header: Header,
+        weights: bytes | None,
+        locked: LockedSet | None = None,
+    ) -> None:
         self.path = path
         self.batch_size = 0
         self._parts = parts
         self._manifest = manifest
         self._header = header
         self._weights = weights
+        self._locked = locked
         self._file: FeatureFile | None = None
         self._outcomes = Outcomes(manifest.keys, n_views=header.spec.n_views)
         self._stored = StoredRows(None, parts.shards, n_views=header.spec.n_views)
@@ -95,6 +105,7 @@ class ExtractionRun:
         batch_size: int,
         weights: bytes | None = None,
         replace: bool = False,
+        locked: LockedSet | None = None,
     ) -> ExtractionRun:
         """Take the lock and read what is stored.
 
@@ -115,6 +126,9 @@ class ExtractionRun:
             The user's own weights, to be kept in the file; None keeps those that are stored.
         replace : bool
             Throw away rows of another spec, a damaged file, and most of the stored samples, instead of refusing.
+            What the file that was there has locked stays locked.
+        locked : LockedSet, optional
+            What else is to be locked.
 
         Raises
         ------
@@ -137,7 +151,7 @@ class ExtractionRun:
         request, made_with = json.loads(json.dumps([request, made_with]))
         header = Header(spec=spec, request=request, made_with=made_with, n_samples=len(manifest))
         parts = Parts.take(path)
-        run = cls(path, parts, manifest, header, weights)
+        run = cls(path, parts, manifest, header, weights, locked)
         try:
             run._load(batch_size, replace=replace)
         except BaseException:
@@ -269,6 +283,7 @@ class ExtractionRun:
             n_new=self._n_new,
             n_vanished=len(self._outcomes.vanished),
             written=is_new,
+            n_locked=0 if contents.locked is None else len(contents.locked.keys.intersection(self._manifest.keys)),
         )
 
     def close(self) -> None:
@@ -328,6 +343,7 @@ class ExtractionRun:
         try:
             with contextlib.ExitStack() as stack:
                 file = stack.enter_context(FeatureFile.open(self.path))
+                self._locked = united([file.locked(), self._locked])
                 if file.fingerprint != self._header.spec.fingerprint:
                     raise _mismatch(self.path, file.spec, self._header.spec)
                 if replace:
@@ -350,6 +366,11 @@ class ExtractionRun:
             weights = weights or self._file.weights()
             if not self._parts.shards.shards:  # nothing was computed: what computed the rows stays true
                 made_with = self._file.made_with
+        locked = self._locked
+        if locked is not None:
+            locked = locked.extended(
+                manifest.keys, outcomes["sha256"], manifest.groups, group_source=manifest.group_source
+            )
         contents = Contents(
             spec=header.spec,
             request=header.request,
@@ -367,6 +388,7 @@ class ExtractionRun:
             meta=manifest.meta,
             weights=weights,
             n_logits=self._n_logits(places),
+            locked=locked,
         )
         return contents, places
 

@@ -277,7 +277,7 @@ def test_the_users_own_weights_travel_in_the_bundle(featx, photos, tmp_path):
     featx("fit", tmp_path / "own.h5", "-o", tmp_path / "own.featx", *QUICK)
     (tmp_path / "own.pth").unlink()
     with zipfile.ZipFile(tmp_path / "own.featx") as archive:
-        assert sorted(archive.namelist()) == ["bundle.json", "head.skops", "weights.safetensors"]
+        assert {"bundle.json", "head.skops", "weights.safetensors"} < set(archive.namelist())
     rows = list(csv.reader(featx("predict", tmp_path / "own.featx", photos).out.splitlines()))
     cached = list(csv.reader(featx("predict", tmp_path / "own.featx", tmp_path / "own.h5").out.splitlines()))
     assert len(rows) == 17

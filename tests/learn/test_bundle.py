@@ -285,7 +285,7 @@ def with_facts(path: Path, saved, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"featx_format": 2}, "format 2, newer than this featx reads (1); update featx"),
+        ({"featx_format": 3}, "format 3, newer than this featx reads (2); update featx"),
         ({"featx_format": None}, "which format"),
         ({"featx_format": True}, "which format"),
         ({"classes": ["ants", 2, 3]}, "classes"),

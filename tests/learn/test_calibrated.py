@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featx.learn.calibrated import SigmoidCalibrated
+from featx.learn.calibrated import Calibrated, SigmoidCalibrated
+from featx.learn.calibration import Scored, apply_map, choose_calibration
 
 
 def samples(n_classes=3):
@@ -72,4 +73,57 @@ OWN_DECISION = {
 
 @parametrize_with_checks([SigmoidCalibrated(LinearSVC(), folds=3)], expected_failed_checks=lambda _: OWN_DECISION)
 def test_it_keeps_scikit_learns_contract_for_classifiers(estimator, check):
+    check(estimator)
+
+
+# A map behind a head with probabilities
+
+
+@pytest.mark.parametrize("method", ["auto", "temperature", "sigmoid", "isotonic", "none"])
+def test_the_map_is_that_of_the_out_of_fold_probabilities_of_the_given_folds(method):
+    X, y, folds = samples()
+    plain = LogisticRegression(C=100.0)
+    model = Calibrated(plain, method, folds).fit(X, y)
+    own = np.empty((len(y), 1, 3))
+    for fold in range(4):
+        own[folds == fold, 0] = clone(plain).fit(X[folds != fold], y[folds != fold]).predict_proba(X[folds == fold])
+    chosen = choose_calibration(Scored(own, np.searchsorted(model.classes_, y), folds, np.arange(len(y))), method)
+    assert model.method_ == chosen.method == (method if method != "auto" else "temperature")
+    fitted = clone(plain).fit(X, y)
+    np.testing.assert_allclose(
+        model.predict_proba(X), apply_map(chosen.method, chosen.parameters, fitted.predict_proba(X)), rtol=1e-6
+    )
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+
+
+def test_rows_in_no_fold_are_fitted_on_and_make_no_map():
+    X, y, folds = samples()
+    some = np.where(folds == 3, -1, folds)
+    model = Calibrated(LogisticRegression(), "temperature", some).fit(X, y)
+    np.testing.assert_array_equal(model.estimator_.coef_, LogisticRegression().fit(X, y).coef_)
+    own = np.empty((len(y), 1, 3))
+    for fold in range(3):
+        part = LogisticRegression().fit(X[some != fold], y[some != fold])
+        own[some == fold, 0] = part.predict_proba(X[some == fold])
+    scored = Scored(own, np.searchsorted(model.classes_, y), some, np.arange(len(y))).take(some >= 0)
+    expected = choose_calibration(scored, "temperature").parameters["temperature"]
+    np.testing.assert_allclose(model.parameters_["temperature"], expected)
+
+
+def test_a_fitted_head_takes_a_map_that_was_fitted_elsewhere():
+    X, y, folds = samples()
+    model = Calibrated(LogisticRegression(), "sigmoid", folds).fit(X, y)
+    fitted = LogisticRegression().fit(X, y)
+    codes = np.searchsorted(fitted.classes_, y)
+    chosen = choose_calibration(Scored(fitted.predict_proba(X)[:, None], codes, folds, np.arange(len(y))), "sigmoid")
+    again = Calibrated.of(fitted, chosen, folds)
+    assert again.estimator_ is fitted
+    np.testing.assert_array_equal(again.predict_proba(X), chosen.apply(fitted.predict_proba(X)))
+    np.testing.assert_allclose(clone(again).fit(X, y).predict_proba(X), model.predict_proba(X))
+
+
+@parametrize_with_checks(
+    [Calibrated(LogisticRegression(), folds=3), Calibrated(LogisticRegression(), "temperature", folds=3)]
+)
+def test_a_map_keeps_scikit_learns_contract_for_classifiers(estimator, check):
     check(estimator)

@@ -12,6 +12,7 @@ from featx.errors import LabelsError, UsageError
 from featx.learn import heads, linear, search
 from featx.learn.heads import make_head
 from featx.learn.search import Choice, Job, Space, run_jobs
+from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import make_folds
 
 GRID = (1e-4, 1e-2, 1.0)
@@ -197,3 +198,64 @@ def test_a_scoring_that_no_inner_fold_can_have_is_an_error():
 def test_log_loss_cannot_choose_a_head_without_probabilities_of_its_own():
     with pytest.raises(UsageError, match="neg_log_loss needs a head with probabilities of its own; svm-rbf has none"):
         Space(("logreg", "svm-rbf"), SCALINGS, GRID, "neg_log_loss")
+
+
+# What an interrupted fit leaves
+
+
+class StoppedError(Exception):
+    """The user's Ctrl-C."""
+
+
+def stop_after(n):
+    def progress(done, _total):
+        if done == n:
+            raise StoppedError
+
+    return progress
+
+
+def test_an_interrupted_search_goes_on_where_it_was_and_ends_with_the_same_bits(tmp_path, monkeypatch):
+    X, y, groups = samples()
+    jobs, path = make_jobs(y, groups)[:2], tmp_path / "fit.search"
+    space = Space(("logreg", "lda", "svm"), SCALINGS, GRID, "balanced_accuracy")
+    whole = run_jobs(X, y, jobs, space)
+    with pytest.raises(StoppedError):
+        run_jobs(X, y, jobs, space, progress=stop_after(4), ledger=SearchLedger(path, resume=False))
+    with path.open("a") as file:
+        file.write('00000000 ["torn", [[\n')
+    computed = []
+    compute = search._search
+    monkeypatch.setattr(search, "_search", lambda *of: computed.append(of) or compute(*of))
+    ledger = SearchLedger(path, resume=True)
+    resumed = run_jobs(X, y, jobs, space, ledger=ledger)
+    assert (ledger.n_found, len(computed)) == (4, 2)
+    for one, other in zip(whole, resumed, strict=True):
+        for head in space.heads:
+            assert one.heads[head].choice == other.heads[head].choice
+            np.testing.assert_array_equal(one.heads[head].probabilities, other.heads[head].probabilities)
+    assert SearchLedger(path, resume=True).find("torn") is None
+    ledger.remove()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("change", ["features", "labels", "folds", "grid", "scoring", "nothing"])
+def test_only_searches_of_the_same_fit_are_taken_up(tmp_path, change):
+    X, y, groups = samples()
+    jobs, path = make_jobs(y, groups)[:1], tmp_path / "fit.search"
+    run_jobs(X, y, jobs, Space(("lda",), ("raw", "l2"), GRID, "accuracy"), ledger=SearchLedger(path, resume=False))
+    if change == "features":
+        X = X + 1e-12
+    if change == "labels":
+        y = np.char.add(y, "!")
+    if change == "folds":
+        jobs = make_jobs(y, groups, n_splits=3)[:1]
+    space = Space(
+        ("lda",),
+        ("raw", "l2"),
+        GRID[:2] if change == "grid" else GRID,
+        "f1_macro" if change == "scoring" else "accuracy",
+    )
+    ledger = SearchLedger(path, resume=True)
+    run_jobs(X, y, jobs, space, ledger=ledger)
+    assert ledger.n_found == (2 if change == "nothing" else 0)

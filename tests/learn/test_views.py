@@ -155,7 +155,7 @@ def test_the_views_of_a_sample_never_straddle_a_fold_at_any_level(
 
     options = quick(
         heads=("svm",), scalings=("raw",), C_grid=(1, 1, 1), cv=cv, inner_cv=inner_cv, refit=refit,
-        views=use[0], score_views=use[1],
+        views=use[0], score_views=use[1], leak_gap=False,  # which tears groups apart on purpose
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(
