@@ -36,7 +36,7 @@ def print_fit(result: FitResult) -> None:
         output.print_text(
             f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
         )
-    parts = (_short(result.file), chosen.head, chosen.scaling, chosen.setting)
+    parts = (_short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
@@ -194,7 +194,7 @@ def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
     click.echo(f"\neach {what} alone, on the same images")
     names = list(next(iter(alone.values())).evaluation.scores)
     rows = [
-        (_short(name, LONGEST_FILE), *(result.evaluation.scores[score].mean for score in names))
+        (_short_file(name), *(result.evaluation.scores[score].mean for score in names))
         for name, result in alone.items()
     ]
     output.print_table([what, *names], rows)
@@ -208,12 +208,20 @@ def _print_choices(whole: HeadResult, files: Sequence[str]) -> None:
     rows = [(c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for _, c in whole.folds]
     folds = [name for name, _ in whole.folds]
     if files:
-        short = [_short(file, LONGEST_FILE) for file in files]
+        short = [_short_file(file) for file in files]
         output.print_table(
             ["fold", "file", *header], [(n, f, *row) for n, f, row in zip(folds, short, rows, strict=True)]
         )
     else:
         output.print_table(["fold", *header], [(n, *row) for n, row in zip(folds, rows, strict=True)])
+
+
+def _short_file(name: str) -> str:
+    """Leave out the middle: names of feature files often differ at the end alone."""
+    if len(name) <= LONGEST_FILE:
+        return name
+    half = LONGEST_FILE // 2
+    return f"{name[: half - 3]}...{name[-half:]}"
 
 
 def _short(name: str, letters: int = LONGEST_NAME) -> str:

@@ -2,11 +2,10 @@
 
 The test flips signs: if neither is better, what a sample (or a group) adds to the difference is as likely to be of one
 sign as of the other (Fisher, The Design of Experiments, 1935). Out-of-fold predictions are not independent of each
-other, as their folds train on each other's test parts, and heads end up different by training as well; without an
-allowance for that, such a test was seen to reject two equal procedures in 6 to 15 of 100 sets where it should in 5. So
-the flipped differences are stretched by what `featx.learn.score_intervals` widens intervals with, after which it was
-0 to 6 (`bin/bench coverage --ties`). The corrected t of the folds' differences (Nadeau and Bengio 2003) holds its size,
-too, but has 4 degrees of freedom in 5 folds.
+other, as their folds train on each other's test parts, and heads end up different by training as well: without an
+allowance for that, such a test tells equal procedures apart too often. So the flipped differences are stretched by what
+`featx.learn.score_intervals` widens intervals with; a simulation in the tests holds the size. The corrected t of the
+folds' differences (Nadeau and Bengio 2003) would hold it, too, but has 4 degrees of freedom in 5 folds.
 """
 
 from __future__ import annotations

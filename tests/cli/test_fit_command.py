@@ -289,3 +289,56 @@ def test_a_csv_to_stdout_is_the_output_alone(featx, bundle, tmp_path):
     outcome = featx("predict", bundle, tmp_path / "one.png")
     assert outcome.out.splitlines()[0] == "key,status,predicted,p_moss,p_rust"
     assert len(outcome.out.splitlines()) == 2
+
+
+# Several files
+
+
+@pytest.fixture
+def competing(featx, features, photos, tmp_path):
+    """The same sixteen pictures in the features of two networks."""
+    other = tmp_path / "a-network-with-a-rather-long-name.h5"
+    assert featx("extract", photos, "-o", other, "--backbone", "featx-mini", "--group-regex", r"(p\d)_").code == 0
+    return [features, other]
+
+
+def test_several_files_compete_and_the_report_says_what_the_choice_is_worth(featx, competing, photos, tmp_path):
+    bundle = tmp_path / "best.featx"
+    outcome = featx("fit", *competing, *QUICK, "--head", "logreg", "--head", "lda", "-o", bundle)
+    assert outcome.code == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    for words in (
+        "2 files compete: which one is best is chosen inside each training part",
+        "the scores are those of the whole selection",
+        "what they estimate: the expected score on new samples of the whole procedure, choices included",
+        "each file alone, on the same images",
+        "each head alone, on the same images",
+        "a-network...long-name.h5",
+        "what the choice is worth",
+        "over 8 groups",
+        "fold file head",
+        "leak gap",
+    ):
+        assert words in text, words
+    lines = [line for line in outcome.out.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, lines)) <= 100
+    assert featx("predict", bundle, photos).code == 0
+
+
+def test_json_of_several_files(featx, competing):
+    report = featx("fit", *competing, *QUICK, "--json").json
+    assert set(report["files"]) == {"photos.h5", "a-network-with-a-rather-long-name.h5"}
+    assert report["file"] in report["files"]
+    assert len(report["file_of_fold"]) == 3
+    assert set(report["comparisons"]) == {"runner_up", "next_file", "guessing", "words"}
+    assert report["comparisons"]["next_file"]["n_units"] == 8
+
+
+def test_files_of_other_samples_are_refused_with_their_names(featx, features, photos, tmp_path):
+    (photos / "moss" / "p0_0.png").unlink()
+    other = tmp_path / "fewer.h5"
+    featx("extract", photos, "-o", other, *TINY, "--group-regex", r"(p\d)_")
+    outcome = featx("fit", features, other, *QUICK)
+    assert outcome.code == 4
+    assert "fewer.h5 lacks 1 that another has" in " ".join(outcome.err.split())
+    assert featx("fit", features, features, *QUICK).code == 2

@@ -247,7 +247,7 @@ def test_samples_groups_and_intervals_are_counted_without_views():
     assert (facts["n_samples"], facts["n_fitted"], facts["n_reported"]) == (48, 24, 24)
     assert [row["support"] for row in facts["per_class"]] == [8, 8, 8]
     assert facts["by_group"]["n_groups"] == len(set(data.groups[24:]))
-    assert f"bootstrap ({len(set(data.groups[24:]))} groups" in facts["scores"]["accuracy"]["method"]
+    assert f"({len(set(data.groups[24:]))} groups)" in facts["scores"]["accuracy"]["method"]
     assert [row.key for row in result.out_of_fold if row.fold == "test"] == data.keys[24:].tolist()
     assert len(result.fitted_on) == 24
 
