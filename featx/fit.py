@@ -173,5 +173,5 @@ def fit_features(
         views=chosen.use,
         spec=chosen.samples.spec,
         digest=chosen.samples.digest,
-        locked=chosen.samples.locked,
+        locked=study.locked,
     )

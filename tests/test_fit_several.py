@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from featx.errors import InputError, LabelsError, UsageError
 from featx.fit import FitOptions, fit, fit_features, save
 from featx.learn.bundle import load_bundle
-from featx.learn.dataset import Features
+from featx.learn.dataset import Features, LockedPart
 from featx.learn.search_ledger import SearchLedger
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
@@ -180,7 +180,7 @@ def test_each_fold_is_called_by_the_file_and_head_that_won_its_inner_folds(group
         }
         assert scores[file, choice.head] == max(scores.values()) == choice.score
         of_fold = [row for row in result.out_of_fold if row.fold == fold]
-        own = [row for row in alone[file].heads[choice.head].evaluation.scores["accuracy"].folds][place]
+        own = alone[file].heads[choice.head].evaluation.scores["accuracy"].folds[place]
         assert np.mean([row.true == row.predicted for row in of_fold]) == pytest.approx(own)
 
 
@@ -295,3 +295,16 @@ def test_one_file_and_one_head_are_compared_with_guessing_alone():
     result = fit_features(features(signal=3.0), LEAN)
     assert (result.comparisons.runner_up, result.comparisons.next_file) == (None, None)
     assert result.comparisons.describe()[0].startswith("better than guessing the largest class")
+
+
+def test_looks_at_the_locked_part_of_any_file_are_told():
+    part = LockedPart(3, "2024-05-01", (), ("0" * 64,))
+    looked = dataclasses.replace(part, looks=("2024-05-02",))
+    files = {
+        "a": dataclasses.replace(features(signal=3.0), locked=part),
+        "b": dataclasses.replace(features(signal=0.0, seed=1), locked=looked),
+    }
+    result = fit_features(files, LEAN)
+    assert result.file == "a"
+    assert result.to_dict()["locked"]["looks"] == ["2024-05-02"]
+    assert any("has been looked at (2024-05-02)" in note for note in result.notes)

@@ -123,8 +123,8 @@ def _check_same_locks(files: Mapping[str, Features]) -> None:
             counts = [0 if one is None else one.n_samples for one in (first, other)]
             raise InputError(
                 f"{name} and {other_name} keep different samples locked ({counts[0]} and {counts[1]}): what is locked "
-                "in one would be trained on in the other. `featx lock` each file with the same options, before they "
-                "compete"
+                f"in one would be trained on in the other. Lock the one like the other: featx lock {other_name} --like "
+                f"{name}, or the other way round"
             )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featx.errors import LabelsError
 from featx.learn.contest import Entry
-from featx.learn.dataset import Features
+from featx.learn.dataset import Features, LockedPart
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
 from featx.learn.near_duplicates import NearDuplicates, check_clusters, find_near_duplicates
@@ -74,6 +74,13 @@ class Study:
     def data(self) -> Features:
         """The samples: their columns are the same in every file, and the features are those of the first."""
         return self.entries[0].samples
+
+    @property
+    def locked(self) -> LockedPart | None:
+        """What is kept for the last test, in every file the same; with the looks of the file that had most of them."""
+        return max(
+            (one.samples.locked for one in self.entries), key=lambda part: 0 if part is None else len(part.looks)
+        )
 
     def ids(self, rows: IntArray) -> IntArray | None:
         """Return the groups of some rows."""
