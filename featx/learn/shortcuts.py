@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featx.errors import LabelsError
 from featx.learn.association import Association, adjust_holm, associate, weighted_table
 from featx.learn.groups import GroupIds
-from featx.learn.intervals import Interval, wilson_interval
+from featx.learn.intervals import Interval
 from featx.learn.quick import QuickTest
 from featx.learn.search import Progress, Space
 from featx.learn.traits import LeftOut, Trait
@@ -187,7 +187,6 @@ def try_shortcut(
     """Tell a column from features (all samples, n_features), and compare it with their labels."""
     trait, test, labels = planned.trait, planned.test, y[planned.rows]
     evaluation, _ = test.run(X[planned.rows], n_jobs=n_jobs, progress=progress)
-    n_units = len(planned.rows) if test.groups is None else len(np.unique(test.groups))
     association = associate(test.y, labels, test.groups, random_state=test.space.random_state)
     return Shortcut(
         name=trait.name,
@@ -198,7 +197,7 @@ def try_shortcut(
         n_samples=len(planned.rows),
         n_unknown=planned.n_unknown,
         n_rare=planned.n_rare,
-        score=_with_an_interval(evaluation.scores[METRIC], n_units, grouped=test.groups is not None),
+        score=evaluation.scores[METRIC],
         chance=1 / len(planned.values),
         from_label=best_guess(weighted_table(labels, test.y, test.groups)),
         association=association,
@@ -217,12 +216,3 @@ def best_guess(table: FloatArray) -> float:
     """Return the best balanced accuracy with which columns are told by rows, from counts (n_rows, n_columns)."""
     shares = table / table.sum(axis=0)
     return float(shares.max(axis=1).sum() / table.shape[1])
-
-
-def _with_an_interval(score: Interval, n_units: int, *, grouped: bool) -> Interval:
-    """Where every fold gave the same value, take Wilson's interval with each group as one trial."""
-    if score.mean is None or score.low is not None:
-        return score
-    unit = "groups, each counted once" if grouped else "samples"
-    stand_in = wilson_interval(score.mean * n_units, n_units, unit=f"{unit}; every fold gave the same value")
-    return replace(score, low=stand_in.low, high=stand_in.high, method=stand_in.method)
