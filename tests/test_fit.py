@@ -28,6 +28,7 @@ from featx.store.run import ExtractionRun
 
 SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (12,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
 QUICK = FitOptions(cv=3, inner_cv=2, C_grid=(1e-3, 10, 3), scalings=("raw", "standardise"), n_jobs=1)
+BARE = {"calibration": "none", "conformal": "off", "novelty": False, "leak_gap": False}
 
 
 @pytest.fixture(autouse=True)
@@ -496,7 +497,7 @@ def test_a_fit_that_did_not_converge_and_a_C_at_the_edge_are_reported(monkeypatc
     ],
 )
 def test_on_pure_noise_the_nested_score_is_chance_however_much_is_tried(names, C_grid):
-    options = quick(heads=names, C_grid=C_grid, inner_cv=3)
+    options = quick(heads=names, C_grid=C_grid, inner_cv=3, **BARE)
     nested, inner = [], []
     for seed in range(12):
         data = features(30, n_classes=2)
@@ -522,7 +523,7 @@ def test_patients_that_look_like_themselves_score_by_chance_with_groups_and_far_
         for with_groups in accuracy:
             groups = [f"p{patient}" for patient in patients] if with_groups else [""] * 80
             data = dataclasses.replace(features(80, groups=groups, y=y), X=X.astype(np.float32))
-            result = fit_features(data, quick())
+            result = fit_features(data, quick(**BARE))
             accuracy[with_groups].append(result.whole.evaluation.scores["accuracy"].mean)
     assert abs(np.mean(accuracy[True]) - 0.5) < 0.13
     assert np.mean(accuracy[False]) > 0.85

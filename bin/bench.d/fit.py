@@ -41,6 +41,10 @@ LARGE = 10_000
 """From so many rows on, and for so many numbers of rows x features x classes, one fold and three values of C."""
 
 
+SHORT, SHORT_RUNS = 2.0, 3
+"""What takes fewer seconds is run so often, and the shortest time counts: the first call imports and plans."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One matrix of features."""
@@ -148,9 +152,9 @@ CONTENDERS: dict[str, dict[str, Callable[[np.ndarray, np.ndarray, Work], np.ndar
 
 def too_large(name: str, cell: Cell) -> str:
     """Say why a contender is not run on a cell; empty where it is."""
-    if name.endswith("newton-cholesky") and (cell.d * (1 if cell.n_classes == 2 else cell.n_classes)) > 8_192:
-        size = (cell.d * cell.n_classes) ** 2 * 8 / 1e9
-        return f"not run: its Hessian has {size:,.0f} GB"
+    n_coefficients = cell.d * (1 if cell.n_classes == 2 else cell.n_classes)
+    if name.endswith("newton-cholesky") and n_coefficients > 2_048:
+        return f"not run: a Hessian of {n_coefficients:,} squared, factored in every step"
     if name.endswith("SVC linear") and cell.n > 2_000:
         return "not run above 2,000 rows"
     return ""
@@ -176,9 +180,13 @@ def measure(
         os.setpgrp()
         warnings.simplefilter("ignore")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.perf_counter()
-        scores = run(X, y, work)
-        seconds = time.perf_counter() - start
+        seconds = np.inf
+        for _ in range(SHORT_RUNS):
+            start = time.perf_counter()
+            scores = run(X, y, work)
+            seconds = min(seconds, time.perf_counter() - start)
+            if seconds > SHORT:
+                break
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         theirs.send((seconds, (own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024, scores))
         os._exit(0)

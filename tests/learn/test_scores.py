@@ -54,7 +54,7 @@ def reference(y, predicted, probabilities, classes):
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_five_scores_equal_scikit_learns(seed):
     y, predicted, probabilities, classes = sample(seed)
@@ -74,7 +74,7 @@ def test_balanced_accuracy_equals_scikit_learns_where_it_does_not_warn():
     assert score_predictions(y, predicted, probabilities, classes)["balanced_accuracy"] == pytest.approx(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_count_of_a_unit_is_that_many_copies_of_its_samples(seed):
     y, predicted, probabilities, classes = sample(seed)
