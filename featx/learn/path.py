@@ -32,8 +32,8 @@ MAX_ITER = 100
 _MAX_CG = 250
 _MAX_HALVINGS = 30
 _ARMIJO = 1e-4
-_ROUNDING = 1e-15
-"""Relative error of a sum of losses: a step that changes it by less has not made it worse."""
+_ROUNDING = 1e-11
+"""Relative error of a sum of losses, where large terms cancel: a step that adds less has not made it worse."""
 _AT_ONCE = 1 << 24
 """Numbers in one array of scores; more fits are solved in several goes."""
 
