@@ -16,12 +16,13 @@ from featx.learn.alignment import check_paths
 from featx.learn.contest import Candidate, Contest, enter, name_files
 from featx.learn.dataset import Features, load_features
 from featx.learn.options import FitOptions
-from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
+from featx.learn.out_of_fold import Steps, finish, like
 from featx.learn.result import FitResult, HeadResult, save, save_out_of_fold
 from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
+from featx.learn.threshold import check_two_classes
 from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
@@ -93,6 +94,7 @@ def fit_features(
     study, small_classes = Study.arrange(labelled, options)
     plan, y = study.plan, study.data.y
     check_positive(options.positive, study.classes(plan.train))
+    check_two_classes(options.threshold_rule, study.classes(plan.train))
     if options.by_group and not study.groups.given:
         raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
 
@@ -101,26 +103,26 @@ def fit_features(
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
     loose, loose_folds, no_gap = study.ungrouped(folds)
     loose_jobs = [replace(job, name=f"ungrouped {job.name}", keep=False) for job in loose.outer_jobs(loose_folds)]
-    n_maps, n_fits_for_maps = n_calibration_fits(jobs, options.space, options.calibration)
+    n_after, n_fits_after = study.finish.n_fits(jobs, options.space)
     start = time.perf_counter()
 
     def search(X: FloatArray, use: ViewUse, progress: Progress | None) -> list[Outcome]:
-        steps, space = Steps(progress, n_maps), replace(options.space, views=use)
+        steps, space = Steps(progress, n_after), replace(options.space, views=use)
         outcomes = run_jobs(
             X, y, [*jobs, *loose_jobs], space, n_jobs=options.n_jobs, progress=steps.searched, ledger=ledger
         )
-        calibrated = calibrate(
+        finished = finish(
             X,
             y,
             jobs,
             outcomes[: len(jobs)],
             space,
-            method=options.calibration,
+            study.finish,
             groups=study.groups.ids,
             n_jobs=options.n_jobs,
-            progress=steps.mapped,
+            progress=steps.finished,
         )
-        return [*calibrated, *outcomes[len(jobs) :]]
+        return [*finished, *outcomes[len(jobs) :]]
 
     everything = Contest.hold(study.entries, search, progress)
     contest = everything.of_jobs([*range(len(folds)), len(jobs) - 1])
@@ -128,11 +130,11 @@ def fit_features(
     winners, best = contest.winners(), contest.best()
     chosen, final = contest.entry(winners[-1].file), best[-1]
     estimator, unconverged = final.estimator, everything.unconverged
-    n_fits = (sum(job.n_fits(options.space) for job in (*jobs, *loose_jobs)) + n_fits_for_maps) * len(entries)
+    n_fits = (sum(job.n_fits(options.space) for job in (*jobs, *loose_jobs)) + n_fits_after) * len(entries)
     if len(plan.fit) > len(plan.train):
         job, space = study.refit_job(plan.fit, "all"), replace(options.space, views=chosen.use)
         saved, failures = refit(chosen.samples.X.astype(np.float64), y, job, final.choice, space)
-        estimator, unconverged = recalibrate(saved, final).estimator, unconverged + failures
+        estimator, unconverged = like(saved, final, study.finish).estimator, unconverged + failures
         n_fits += job.n_refits(final.choice.head)
     seconds = time.perf_counter() - start
 
@@ -167,6 +169,7 @@ def fit_features(
         trust=accounts.trust(chosen, set_folds, on_chosen),
         leaks=accounts.leaks(chosen, contest, loose_folds, ungrouped.best() if loose_jobs else [], no_gap),
         comparisons=accounts.compare(contest),
+        thresholds=accounts.thresholds(best),
         file=chosen.name,
         files=files,
         file_of_fold=[winner.file for winner in winners[:-1]] if files else [],

@@ -20,6 +20,7 @@ from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.groups import resolve_groups
 from featx.learn.judgement import Caution, Judge, Judgement
 from featx.learn.scores import Evaluation, evaluate_fixed
+from featx.learn.threshold import Threshold
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
@@ -53,7 +54,8 @@ class Predictions:
     labels : list of str
         What the source says each sample is; ``""`` = unknown.
     predicted : list of str
-        The head's own decision; ``""`` where the sample failed, or the head was told to abstain and is not sure.
+        The head's own decision, or that by its threshold; ``""`` where the sample failed, or the head was told to
+        abstain and is not sure.
     probabilities : float64 array (n_samples, n_classes)
         NaN where the sample failed.
     seen : list of bool
@@ -65,7 +67,8 @@ class Predictions:
         all decisions, those too that were then held back.
     judgement : Judgement
         Prediction sets, abstaining, and what is unlike the training set.
-        The same over those that the head was not fitted on: the scores that say something about new images.
+    threshold : Threshold or None
+        From which probability on the positive class is called; None where the head decides by itself.
     n_locked : int
         Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
@@ -81,6 +84,7 @@ class Predictions:
     evaluation: Evaluation | None = field(default=None, repr=False)
     evaluation_new: Evaluation | None = field(default=None, repr=False)
     judgement: Judgement = field(default_factory=Judgement, repr=False)
+    threshold: Threshold | None = None
     n_locked: int = 0
 
     def __len__(self) -> int:
@@ -181,6 +185,9 @@ class Predictions:
             "failures_by_reason": self.failures_by_reason,
             "n_seen": sum(self.seen),
             "n_locked": self.n_locked,
+            "threshold": None
+            if self.threshold is None
+            else {"positive": self.threshold.positive, "value": self.threshold.value},
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
             **self.judgement.to_dict(),
@@ -365,6 +372,7 @@ def _predict(
         evaluation=evaluation,
         evaluation_new=evaluate(new) if seen.any() else evaluation,
         judgement=judgement,
+        threshold=bundle.threshold,
         n_locked=sum(is_locked),
     )
 

@@ -40,6 +40,9 @@ from featx.cli import options, output, report
     help="Call a sample by its plain image, or by the mean over its views, as predict then does "
     "too.  [default: plain]")  # fmt: skip
 @click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
+@click.option("--threshold", default="none", show_default=True, metavar="RULE",
+    help="Of two classes, call the positive one from a probability on: balanced_accuracy or f1 (the best out of "
+    "fold), sensitivity=0.95, specificity=0.95, a number, or none: the head decides.")  # fmt: skip
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
 @click.option("--allow-missing", is_flag=True,
     help="Go on although some images failed and have no row; of several files, on those that all have.")  # fmt: skip
@@ -80,6 +83,7 @@ def command(
     Example:
       featx fit cache/scans.h5 -o scans.featx
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
+      featx fit cache/scans.h5 -o scans.featx --positive tumour --threshold sensitivity=0.95
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
     """
     from featx.errors import UsageError

@@ -143,6 +143,11 @@ def _show_facts(path: str, facts: dict[str, Any]) -> None:
         f"  {', '.join(_settings(chosen))}, fitted on "
         f"{output.count(facts['n_fitted'], 'sample')} of {facts['n_samples']:,}"
     )
+    if threshold := facts.get("threshold"):
+        output.print_text(
+            f"  {output.printable(threshold['positive'])!r} is called from a probability of {threshold['value']:.4g} on "
+            f"(--threshold {output.printable(threshold['asked'])})"
+        )
     output.print_text(f"\n{facts['description']}")
     scores = [(name, score["mean"], score["low"], score["high"]) for name, score in facts["scores"].items()]
     output.print_table(["score", "mean", "low", "high"], scores)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featx.learn.intervals import Interval
     from featx.learn.result import HeadResult
     from featx.learn.scores import Baseline, BinaryScores, Evaluation
+    from featx.learn.threshold import Threshold, Thresholds
     from featx.predict import Predictions
 
 MOST_CLASSES = 20  # in a table by class; the rest is in --json
@@ -41,6 +42,8 @@ def print_fit(result: FitResult) -> None:
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
+    if result.thresholds is not None:
+        _print_threshold(result.thresholds)
     folds = [name for name, _ in result.whole.folds]
     print_evaluation(result.whole.evaluation, folds)
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
@@ -57,12 +60,31 @@ def print_fit(result: FitResult) -> None:
     click.echo("\nwhat the choice is worth")
     for text in result.comparisons.describe():
         output.print_text(f"  {text}")
-    _print_choices(result.whole, result.file_of_fold)
+    _print_choices(result)
     print_leaks(result.leaks)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"
     )
+
+
+def _print_threshold(found: Thresholds) -> None:
+    chosen = found.chosen
+    output.print_text(f"{describe_threshold(chosen)} (--threshold {found.asked})")
+    if chosen.sensitivity is not None and chosen.specificity is not None:
+        text = (
+            f"  out of fold inside the training part: sensitivity {chosen.sensitivity:.3f} of {chosen.n_positive:,}, "
+            f"specificity {chosen.specificity:.3f} of {chosen.n_negative:,} samples"
+        )
+        if found.folds:
+            text += ". Each fold chose its own without its test samples: what is scored may be more or less than asked"
+        output.print_text(text)
+    click.echo()
+
+
+def describe_threshold(threshold: Threshold) -> str:
+    """Say when the positive class is called."""
+    return f"{output.printable(threshold.positive)!r} is called from a probability of {threshold.value:.4g} on"
 
 
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
@@ -89,6 +111,8 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
         output.say_warning(note)
     counts = Counter(predictions.predicted)
     click.echo(f"{output.count(len(predictions) - len(predictions.failures), 'image')} classified")
+    if predictions.threshold is not None:
+        output.print_text(f"{describe_threshold(predictions.threshold)} (featx fit --threshold)")
     shown = predictions.classes[:MOST_CLASSES]
     output.print_table(["predicted", "images"], [(_short(name), counts[name]) for name in shown])
     if len(predictions.classes) > len(shown):
@@ -114,6 +138,8 @@ def say_predictions(predictions: Predictions) -> None:
         output.say_warning(note)
     for key, reason in predictions.failures.items():
         output.say_warning(f"{output.printable(key)}: {reason}")
+    if predictions.threshold is not None:
+        output.say(describe_threshold(predictions.threshold))
     for line in trust_report.describe_judgement(predictions.judgement):
         output.say(line)
     evaluation, which = _to_quote(predictions)
@@ -200,20 +226,24 @@ def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
     output.print_table([what, *names], rows)
 
 
-def _print_choices(whole: HeadResult, files: Sequence[str]) -> None:
-    if not whole.folds:
+def _print_choices(result: FitResult) -> None:
+    chosen = result.whole.folds
+    if not chosen:
         return
     click.echo("\nchosen in each fold")
-    header = ["head", "scaling", "parameter", "inner score", "grid"]
-    rows = [(c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for _, c in whole.folds]
-    folds = [name for name, _ in whole.folds]
-    if files:
-        short = [_short_file(file) for file in files]
-        output.print_table(
-            ["fold", "file", *header], [(n, f, *row) for n, f, row in zip(folds, short, rows, strict=True)]
-        )
-    else:
-        output.print_table(["fold", *header], [(n, *row) for n, row in zip(folds, rows, strict=True)])
+    columns: dict[str, list[object]] = {"fold": [name for name, _ in chosen]}
+    if result.file_of_fold:
+        columns["file"] = [_short_file(file) for file in result.file_of_fold]
+    columns |= {
+        "head": [choice.head for _, choice in chosen],
+        "scaling": [choice.scaling for _, choice in chosen],
+        "parameter": [choice.setting for _, choice in chosen],
+        "inner score": [choice.score for _, choice in chosen],
+        "grid": [f"{choice.edge} edge" if choice.edge else "" for _, choice in chosen],
+    }
+    if result.thresholds is not None:
+        columns["threshold"] = [f"{threshold.value:.4g}" for _, threshold in result.thresholds.folds]
+    output.print_table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _short_file(name: str) -> str:

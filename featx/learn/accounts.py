@@ -10,12 +10,14 @@ import numpy as np
 from featx.learn.by_group import GroupEvaluation, by_group, by_group_folds
 from featx.learn.contest import Candidate, Contest, Entry
 from featx.learn.leaks import LINEAR_HEADS, Leaks, contrast, find_splits, name_pairs, predict_by_nearest
+from featx.learn.out_of_fold import own_of, threshold_of
 from featx.learn.paired import Comparison, Comparisons, compare, compare_with_guessing
 from featx.learn.result import HeadResult, OutOfFold
 from featx.learn.scores import FoldPredictions, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted
 from featx.learn.splits import Fold
 from featx.learn.study import NOTHING, Study
+from featx.learn.threshold import Thresholds
 from featx.learn.trust import Trust
 from featx.learn.trust_account import make_trust
 
@@ -85,7 +87,16 @@ class Accounts:
             y_train=y[plan.train],
             groups_train=ids[plan.train],
             positive=study.options.positive,
+            threshold=threshold_of(fitted[-1]),
         )
+
+    def thresholds(self, fitted: Sequence[Fitted]) -> Thresholds | None:
+        """List the thresholds of the outer folds and of the final choice; None where heads decide by themselves."""
+        found = [threshold_of(one) for one in fitted]
+        if found[-1] is None:
+            return None
+        folds = [(name, one) for name, one in zip(self.fold_names, found, strict=False) if one is not None]
+        return Thresholds(self.study.options.threshold, found[-1], folds)
 
     def compare(self, contest: Contest) -> Comparisons:
         """Compare the chosen candidate with the next best, and the whole with guessing, on the reported part."""
@@ -175,7 +186,8 @@ class Accounts:
     ) -> Leaks:
         """Say what could make the scores too good.
 
-        Near-duplicates and nearest neighbours are those in the chosen file; the gap is that of the whole procedure.
+        Near-duplicates and nearest neighbours are those in the chosen file; the gap is that of the whole procedure. All
+        heads decide by themselves here: a threshold would move balanced accuracies for reasons of its own.
         """
         plan, options = self.study.plan, self.study.options
         data, ids, near = chosen.samples, self.study.groups.ids, self.study.near[chosen.name]
@@ -185,7 +197,7 @@ class Accounts:
         gap = None
         if loose_folds:
             ungrouped = [(plan.choose[f.test], one.predicted) for f, one in zip(loose_folds, loose, strict=True)]
-            grouped = [(test, one.predicted) for (_, test), one in zip(cuts, contest.best(), strict=False)]
+            grouped = [(test, own_of(one)) for (_, test), one in zip(cuts, contest.best(), strict=False)]
             gap = contrast(data.y, ungrouped, grouped, ids, random_state=options.random_state)
         # Each sample is tested once: in the first repeat, or in the reported part, which the last outcome predicts.
         first = [place for place, fold in enumerate(self.folds) if fold.repeat == 0] if seen is cuts else [-1]
@@ -204,7 +216,7 @@ class Accounts:
             one_nn=contrast(
                 data.y,
                 predict_by_nearest(chosen.plain, data.y, near, seen),
-                [(test, head.predicted) for (_, test), head in zip(seen, heads, strict=True)],
+                [(test, own_of(head)) for (_, test), head in zip(seen, heads, strict=True)],
                 ids,
                 random_state=options.random_state,
             ),
@@ -213,4 +225,7 @@ class Accounts:
 
 
 def _parts(folds: Sequence[Fold], fitted: Sequence[Fitted]) -> list[FoldPredictions]:
-    return [FoldPredictions(fold, one.predicted, one.probabilities) for fold, one in zip(folds, fitted, strict=False)]
+    return [
+        FoldPredictions(fold, one.predicted, one.probabilities, threshold_of(one))
+        for fold, one in zip(folds, fitted, strict=False)
+    ]

@@ -33,6 +33,7 @@ from featx.store import disk
 if TYPE_CHECKING:
     from featx.learn.conformal import Conformal
     from featx.learn.novelty import Novelty
+    from featx.learn.threshold import Threshold
 
 BUNDLE_FORMAT = 2
 """Version of the bundle's layout; a reader refuses what is newer."""
@@ -98,6 +99,16 @@ class Bundle:
         positive = options.get("positive") if isinstance(options, dict) else None
         return positive if positive in self.classes else None
 
+    @property
+    def threshold(self) -> Threshold | None:
+        """From which probability on the positive class is called; None where the head decides by itself."""
+        from featx.learn.threshold import Threshold
+        from featx.learn.thresholded import Thresholded
+
+        if not isinstance(self.pipeline, Thresholded):
+            return None
+        return Threshold(str(self.pipeline.positive_), float(self.pipeline.threshold_))
+
     @functools.cached_property
     def conformal(self) -> Conformal:
         """What prediction sets are made of; a BundleError says why, where it is not in the bundle."""
@@ -139,7 +150,7 @@ class Bundle:
         return frozenset(self.facts.get("fitted_on", ()))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the head's own decision for each row of features (n, n_features), as class names (n,)."""
+        """Return the head's decision for each row of features (n, n_features), as class names (n,)."""
         return np.asarray(self.pipeline.predict(X))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,7 @@
-"""Scores of whole groups (patients): each is called by the mean of its samples' probabilities."""
+"""Scores of whole groups (patients): each is called by the mean of its samples' probabilities.
+
+Its class is that of the largest mean or, where there is a threshold, by the threshold of samples.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from featx.learn.metrics import FloatArray, IntArray
 from featx.learn.scores import Evaluation, FoldPredictions, evaluate_fixed, evaluate_folds
 from featx.learn.splits import Fold
+from featx.learn.threshold import Threshold
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def by_group(
     y_train: ArrayLike | None = None,
     groups_train: IntArray | None = None,
     positive: str | None = None,
+    threshold: Threshold | None = None,
 ) -> GroupEvaluation:
     """Score the groups of a fixed part.
 
@@ -72,9 +77,12 @@ def by_group(
         Labels and groups of the training part, for the baseline: its largest class in groups.
     positive : str, optional
         As in `featx.learn.scores.evaluate_fixed`.
+    threshold : Threshold, optional
+        By which samples are called.
     """
     labelled = _one_label(np.asarray(y), groups)
-    mean, predicted = _mean_probabilities(probabilities, groups, labelled.numbers, classes)
+    mean = _mean_probabilities(probabilities, groups, labelled.numbers)
+    predicted = _call(mean, classes, threshold)
     train = None
     if y_train is not None and groups_train is not None:
         train = _one_label(np.asarray(y_train), groups_train).y
@@ -116,9 +124,9 @@ def by_group_folds(
             raise ValueError("scores by group are of mean probabilities, and these predictions have none")
         fold = part.fold
         test = labelled.places(groups[fold.test])
-        mean, predicted = _mean_probabilities(part.probabilities, groups[fold.test], labelled.numbers[test], classes)
+        mean = _mean_probabilities(part.probabilities, groups[fold.test], labelled.numbers[test])
         of_groups = Fold(fold.repeat, fold.number, labelled.places(groups[fold.train]), test, fold.name)
-        pooled.append(FoldPredictions(of_groups, predicted, mean))
+        pooled.append(FoldPredictions(of_groups, _call(mean, classes, part.threshold), mean))
     evaluation = evaluate_folds(labelled.y, pooled, classes, unit="groups", positive=positive)
     return GroupEvaluation(evaluation, evaluation.n_samples, labelled.mixed)
 
@@ -130,13 +138,16 @@ def _one_label(y: NDArray[Any], groups: IntArray) -> _Groups:
     return _Groups(numbers[~is_mixed], y[first][~is_mixed], numbers[is_mixed].tolist())
 
 
-def _mean_probabilities(
-    probabilities: FloatArray, groups: IntArray, numbers: IntArray, classes: Sequence[str]
-) -> tuple[FloatArray, NDArray[Any]]:
-    """Mean probabilities (n_groups, n_classes) of the groups in `numbers`, and the class with the largest."""
+def _mean_probabilities(probabilities: FloatArray, groups: IntArray, numbers: IntArray) -> FloatArray:
+    """Mean probabilities (n_groups, n_classes) of the groups in `numbers`."""
     keep = np.isin(groups, numbers)
     places = np.searchsorted(numbers, groups[keep])
     mean = np.zeros((len(numbers), probabilities.shape[1]))
     np.add.at(mean, places, probabilities[keep])
     mean /= np.bincount(places, minlength=len(numbers))[:, None]
-    return mean, np.asarray(classes, dtype=object)[np.argmax(mean, axis=1)]
+    return mean
+
+
+def _call(mean: FloatArray, classes: Sequence[str], threshold: Threshold | None) -> NDArray[Any]:
+    names = np.asarray(classes, dtype=object)
+    return names[np.argmax(mean, axis=1)] if threshold is None else threshold.decide(mean, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -63,6 +64,13 @@ class SigmoidCalibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_ = model.classes_
         self.n_features_in_ = model.n_features_in_
         return self
+
+    def behind(self, fitted: Any) -> SigmoidCalibrated:
+        """Put the same sigmoids behind another fitted classifier, as one that has not seen some rows."""
+        other = copy.copy(self)
+        other.calibrated_ = copy.copy(self.calibrated_)
+        other.calibrated_.estimator = fitted
+        return other
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -137,26 +145,8 @@ class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Any, y: NDArray[Any]) -> Calibrated:
         fitted = clone(self.estimator).fit(X, y)
-        parts = list(self._splitter(y).split(X, y))
-        rows = np.concatenate([test for _, test in parts])
-        probabilities = np.zeros((len(rows), 1, len(fitted.classes_)))
-        start = 0
-        for train, test in parts:
-            part = clone(self.estimator).fit(X[train], y[train])
-            columns = np.searchsorted(fitted.classes_, part.classes_)
-            probabilities[start : start + len(test), 0, columns] = part.predict_proba(X[test])
-            start += len(test)
-        numbers = np.repeat(np.arange(len(parts)), [len(test) for _, test in parts])
-        scored = Scored(probabilities, np.searchsorted(fitted.classes_, y[rows]), numbers, rows)
+        scored = leave_out(self.estimator, fitted.classes_, X, y, self.folds)
         return self._take(fitted, choose_calibration(scored, self.method))
-
-    def _splitter(self, y: NDArray[Any]) -> Any:
-        if np.ndim(self.folds) > 0:
-            return PredefinedSplit(self.folds)
-        least = int(np.unique(y, return_counts=True)[1].min())
-        if least < self.folds:
-            raise ValueError(f"{self.folds} folds need as many samples of every class; one class has {least}")
-        return StratifiedKFold(self.folds)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the classifier's own decision (n,) for features (n, n_features)."""
@@ -168,3 +158,39 @@ class Calibrated(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         own = np.asarray(self.estimator_.predict_proba(X), dtype=np.float64)
         return apply_map(self.method_, self.parameters_, own)
+
+
+def leave_out(estimator: Any, classes: NDArray[Any], X: Any, y: NDArray[Any], folds: Any) -> Scored:
+    """Fit a classifier on all folds but one, and take its probabilities of that one's rows, for each.
+
+    Parameters
+    ----------
+    estimator : classifier with ``predict_proba``
+        Cloned.
+    classes : array (n_classes,)
+        Of `y`.
+    X : array (n_samples, n_features)
+    y : array (n_samples,)
+    folds : int array (n_samples,), or int
+        The fold of each row, -1 where it is in none; or a number of stratified folds.
+    """
+    parts = list(_splitter(folds, y).split(X, y))
+    rows = np.concatenate([test for _, test in parts])
+    probabilities = np.zeros((len(rows), 1, len(classes)))
+    start = 0
+    for train, test in parts:
+        part = clone(estimator).fit(X[train], y[train])
+        columns = np.searchsorted(classes, part.classes_)
+        probabilities[start : start + len(test), 0, columns] = part.predict_proba(X[test])
+        start += len(test)
+    numbers = np.repeat(np.arange(len(parts)), [len(test) for _, test in parts])
+    return Scored(probabilities, np.searchsorted(classes, y[rows]), numbers, rows)
+
+
+def _splitter(folds: Any, y: NDArray[Any]) -> Any:
+    if np.ndim(folds) > 0:
+        return PredefinedSplit(folds)
+    least = int(np.unique(y, return_counts=True)[1].min())
+    if least < folds:
+        raise ValueError(f"{folds} folds need as many samples of every class; one class has {least}")
+    return StratifiedKFold(folds)

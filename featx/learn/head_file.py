@@ -31,6 +31,7 @@ TRUSTED = (
     "featx.learn.linear.NewtonLogisticRegression",
     "featx.learn.prototype.NearestPrototype",
     "featx.learn.calibrated.SigmoidCalibrated",
+    "featx.learn.thresholded.Thresholded",
     # Parts of a fitted CalibratedClassifierCV, which skops trusts itself: two slopes and intercepts per class.
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",

@@ -241,13 +241,13 @@ def fit_head(
     scaling: str,
     X: FloatArray,
     y: NDArray[Any],
-    folds: NDArray[np.int_],
+    folds: NDArray[np.int_] | None,
     random_state: int = 0,
     *,
     class_weight: str | None = None,
     weights: FloatArray | None = None,
 ) -> Any:
-    """Fit a head that has probabilities.
+    """Fit a head, with a sigmoid behind it where it has no probabilities of its own.
 
     Parameters
     ----------
@@ -256,7 +256,8 @@ def fit_head(
     X : float64 array (n_samples, n_features)
     y : str array (n_samples,)
     folds : int array (n_samples,)
-        The fold of each row, for the out-of-fold decision values behind the sigmoid of heads without probabilities.
+        The fold of each row, for the out-of-fold decision values behind the sigmoid of heads without probabilities;
+        None: no sigmoid.
     weights : float64 array (n_samples,), optional
         How much each row counts for that sigmoid.
 
@@ -265,4 +266,5 @@ def fit_head(
     sklearn.pipeline.Pipeline or SigmoidCalibrated
     """
     head = make_head(name, value, scaling, random_state, class_weight=class_weight)
-    return (head if find_head(name).has_probabilities else SigmoidCalibrated(head, folds, weights)).fit(X, y)
+    is_bare = folds is None or find_head(name).has_probabilities
+    return (head if is_bare else SigmoidCalibrated(head, folds, weights)).fit(X, y)

@@ -13,6 +13,7 @@ from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
+from featx.learn.threshold import NONE, Rule
 from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
 
@@ -39,6 +40,10 @@ class FitOptions:
         ``"all"``: the saved head is fitted on every row, also the reported ones.
     positive : str, optional
         Of two classes, the one whose sensitivity is meant; the second by default.
+    threshold : str
+        Of two classes, from which probability on the positive one is called: ``"none"`` (the head's own decision),
+        ``"balanced_accuracy"`` or ``"f1"`` (the best out of fold), ``"sensitivity=0.95"``, ``"specificity=0.95"``, or a
+        probability; see `featx.learn.threshold`.
     min_per_class : int, optional
         Classes with fewer samples (or groups) to choose on are left out.
     allow_missing : bool
@@ -89,6 +94,7 @@ class FitOptions:
     split: str = "auto"
     refit: str = "default"
     positive: str | None = None
+    threshold: str = NONE
     min_per_class: int | None = None
     allow_missing: bool = False
     by_group: bool = False
@@ -137,10 +143,16 @@ class FitOptions:
             raise UsageError(f"--refit {self.refit}: expected default or all")
         check_device(self.device)
         check_calibration(self.calibration)
+        Rule.read(self.threshold)
         check_conformal(self.conformal)
         check_distance(self.near_duplicate_distance)
         check_views_options(self.views, self.score_views)
         self.space  # noqa: B018  heads and scoring that do not go together
+
+    @property
+    def threshold_rule(self) -> Rule | None:
+        """What `threshold` says; None: the head's own decision."""
+        return Rule.read(self.threshold)
 
     @property
     def space(self) -> Space:

@@ -22,6 +22,7 @@ from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
+from featx.learn.threshold import Thresholds
 from featx.learn.trust import Trust
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
@@ -91,7 +92,8 @@ class FitResult:
     Attributes
     ----------
     estimator : scikit-learn classifier
-        On features (n, n_features), with `predict_proba`; a Pipeline, or `Calibrated` or `SigmoidCalibrated`.
+        On features (n, n_features), with `predict_proba`; a Pipeline, or `Calibrated`, `SigmoidCalibrated` or
+        `Thresholded`.
     classes : list of str
         In the order of its probabilities.
     whole : HeadResult
@@ -122,6 +124,8 @@ class FitResult:
         How far its probabilities can be trusted, and what prediction sets and warnings are made of.
     comparisons : Comparisons
         Whether the chosen is better than the next best, and the whole than guessing.
+    thresholds : Thresholds or None
+        From which probability on the positive class is called; None where heads decide by themselves.
     file : str
         The file that was chosen for the saved classifier; ``""`` where there is only one.
     files : dict of str to HeadResult
@@ -159,6 +163,7 @@ class FitResult:
     comparisons: Comparisons
     trust: Trust
     leaks: Leaks = field(repr=False)
+    thresholds: Thresholds | None = None
     file: str = ""
     files: dict[str, HeadResult] = field(default_factory=dict)
     file_of_fold: list[str] = field(default_factory=list)
@@ -183,6 +188,7 @@ class FitResult:
             "file_of_fold": self.file_of_fold,
             "comparisons": self.comparisons.to_dict(),
             "classes": self.classes,
+            "threshold": None if self.thresholds is None else self.thresholds.to_dict(),
             **{name: evaluation[name] for name in ("baseline", "per_class", "confusion", "binary", "unseen")},
             "confusion_classes": evaluation["classes"],
             "by_group": None if self.by_group is None else self.by_group.to_dict(),
@@ -275,6 +281,7 @@ class FitResult:
                 f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
                 "better one may lie beyond (for C: --C-grid)."
             )
+        notes += [] if self.thresholds is None else self.thresholds.notes
         notes += self.trust.notes
         if self.unconverged:
             counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)

@@ -22,6 +22,7 @@ from featx.learn.metrics import (
 )
 from featx.learn.score_intervals import cross_validated_intervals, fixed_intervals, inflation
 from featx.learn.splits import Fold
+from featx.learn.threshold import Threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,14 @@ class FoldPredictions:
     predicted : str array (n_test,)
         In the order of ``fold.test``.
     probabilities : float array (n_test, n_classes), or None
+    threshold : Threshold or None
+        By which it decided; None: by itself.
     """
 
     fold: Fold
     predicted: NDArray[Any]
     probabilities: FloatArray | None
+    threshold: Threshold | None = None
 
 
 @dataclass(frozen=True)

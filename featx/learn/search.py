@@ -179,8 +179,8 @@ class Job:
         Pairs of (fitted on, scored on) for the choice.
     rows : int array (n_rows,)
         What the chosen head is refitted on.
-    calibration : int array (n_rows,)
-        A fold of each of `rows`, for the sigmoids of heads without probabilities.
+    calibration : int array (n_rows,), or None
+        A fold of each of `rows`, for the sigmoids of heads without probabilities; None: they get none.
     test : int array
         What is predicted; may be empty.
     keep : bool
@@ -190,13 +190,15 @@ class Job:
     name: str
     inner: Sequence[tuple[IntArray, IntArray]]
     rows: IntArray
-    calibration: IntArray
+    calibration: IntArray | None
     test: IntArray
     keep: bool = False
 
     def n_refits(self, head: str) -> int:
         """How many fits it takes to refit a head: one, and one for each fold behind a sigmoid."""
-        return 1 if find_head(head).has_probabilities else 1 + len(np.unique(self.calibration))
+        if self.calibration is None or find_head(head).has_probabilities:
+            return 1
+        return 1 + len(np.unique(self.calibration))
 
     def n_fits(self, space: Space) -> int:
         """How many fits the search and the refits of all heads take."""
@@ -348,7 +350,7 @@ def refit(
             choice.scaling,
             rows,
             labels,
-            np.repeat(job.calibration, n_views),
+            None if job.calibration is None else np.repeat(job.calibration, n_views),
             space.random_state,
             class_weight=space.class_weight,
             weights=sigmoid_weights(len(job.rows), n_views, space.views),

@@ -15,6 +15,7 @@ from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import find_head
 from featx.learn.near_duplicates import NearDuplicates, check_clusters, find_near_duplicates
 from featx.learn.options import FitOptions
+from featx.learn.out_of_fold import Finish
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.search import Job
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
@@ -96,6 +97,13 @@ class Study:
         column = self.data.folds[self.plan.choose]
         return column if self.plan.scheme != "val-test" and np.any(column != "") else None
 
+    @property
+    def finish(self) -> Finish:
+        """What follows the choice in every training part; of two classes the second is positive, unless told."""
+        options = self.options
+        positive = options.positive or self.classes(self.plan.train)[-1]
+        return Finish(options.calibration, options.threshold_rule, positive)
+
     # Folds and jobs
 
     def outer_folds(self) -> list[Fold]:
@@ -118,11 +126,12 @@ class Study:
 
     def outer_jobs(self, folds: Sequence[Fold]) -> list[Job]:
         """Make the job of each fold of nested cross-validation; those whose heads are kept for sets keep them."""
-        rows, averaged = self.plan.choose, self.options.score_views == "average"
+        rows, options = self.plan.choose, self.options
+        needed = options.score_views == "average" or self.finish.needs_estimators(options.heads)
         return [
             replace(
                 self._job(self.fold_name(fold), rows[fold.train], rows[fold.test]),
-                keep=averaged or (fold.repeat == 0 and self.options.conformal != "off"),
+                keep=needed or (fold.repeat == 0 and options.conformal != "off"),
             )
             for fold in folds
         ]

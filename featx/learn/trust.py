@@ -13,7 +13,6 @@ from featx.errors import UsageError
 from featx.learn.calibration import ENOUGH_FOR_ISOTONIC, Calibration, IntArray
 from featx.learn.conformal import Conformal
 from featx.learn.novelty import FALSE_ALARMS, Novelty
-from featx.learn.out_of_fold import CalibratedFit
 from featx.learn.reliability import Reliability
 from featx.learn.search import Fitted
 
@@ -134,16 +133,6 @@ def check_conformal(value: str) -> None:
     """Raise UsageError for a value that ``--conformal`` does not take."""
     if value not in CONFORMAL:
         raise UsageError(f"--conformal {value}: expected auto, on or off")
-
-
-def plain_of(fitted: Fitted) -> NDArray[np.float64]:
-    """Return the probabilities (n_test, n_classes) before calibration."""
-    return fitted.plain if isinstance(fitted, CalibratedFit) else fitted.probabilities
-
-
-def calibration_of(fitted: Fitted) -> Calibration | None:
-    """Return the map behind a head, where one was looked for."""
-    return fitted.calibration if isinstance(fitted, CalibratedFit) else None
 
 
 def make_conformal(

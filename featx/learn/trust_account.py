@@ -14,12 +14,13 @@ from featx.learn.dataset import Features
 from featx.learn.groups import GroupIds
 from featx.learn.novelty import fit_novelty
 from featx.learn.options import FitOptions
+from featx.learn.out_of_fold import calibration_of, plain_of
 from featx.learn.plan import EvaluationPlan
 from featx.learn.reliability import Reliability, reliability_fixed, reliability_folds
 from featx.learn.scores import FoldPredictions
 from featx.learn.search import Fitted
 from featx.learn.splits import Fold, make_folds
-from featx.learn.trust import Trust, calibration_of, make_conformal, plain_of
+from featx.learn.trust import Trust, make_conformal
 
 
 def folds_for_sets(

@@ -124,7 +124,7 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
     Returns
     -------
     predicted : array (n,)
-        The head's own decision; over several views see `mean_over_views`.
+        The head's own decision, or that by its threshold; over several views see `mean_over_views`.
     probabilities : float64 array (n, n_classes)
         Their mean over the views.
     """
@@ -133,7 +133,11 @@ def classify(estimator: Any, rows: FloatArray, n_views: int = 1) -> tuple[NDArra
     from sklearn.pipeline import Pipeline  # whoever only reads what a bundle says needs no scikit-learn
 
     from featx.learn.calibrated import Calibrated, SigmoidCalibrated
+    from featx.learn.thresholded import Thresholded
 
+    if isinstance(estimator, Thresholded):
+        probabilities = classify(estimator.estimator_, rows, n_views)[1]
+        return estimator.decide(probabilities), probabilities
     if isinstance(estimator, Calibrated):  # the decision is the head's own, also where it is made over several views
         calibrated = _mean(estimator.predict_proba(rows), n_views)
         return classify(estimator.estimator_, rows, n_views)[0], calibrated
