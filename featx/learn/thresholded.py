@@ -68,15 +68,7 @@ class Thresholded(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: ArrayLike) -> Thresholded:
         """Fit classifier and threshold on features (n_samples, n_features) and labels (n_samples,) of two classes."""
         rows, labels = validate_data(self, X, y)
-        kind, classes = type_of_target(labels, input_name="y"), np.unique(labels)
-        if kind != "binary":
-            raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
-        if len(classes) < 2:
-            raise ValueError(f"two classes are needed; there is one class: {classes[0]!r}")
-        positive = classes[1] if self.positive is None else self.positive
-        if positive not in classes:
-            raise ValueError(f"positive {positive!r}: the classes are {classes[0]!r} and {classes[1]!r}")
-        rule = Rule.read(self.threshold)
+        positive, rule = self._check(labels), Rule.read(self.threshold)
         if rule is None:
             raise ValueError("threshold 'none': the classifier's own decision needs no threshold")
         fitted = clone(self.estimator).fit(rows, labels)
@@ -87,6 +79,19 @@ class Thresholded(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             of_positive = scored.probabilities[:, 0, place]
             value = choose_threshold(rule, of_positive, scored.true == place, str(positive)).value
         return self._take(fitted, value, positive)
+
+    def _check(self, labels: NDArray[Any]) -> Any:
+        """Return the positive class of labels that are of two classes; else raise ValueError."""
+        kind = type_of_target(labels, input_name="y", raise_unknown=True)
+        if kind != "binary":
+            raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise ValueError(f"two classes are needed; there is one class: {classes[0]!r}")
+        positive = classes[1] if self.positive is None else self.positive
+        if positive not in classes:
+            raise ValueError(f"positive {positive!r}: the classes are {classes[0]!r} and {classes[1]!r}")
+        return positive
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
