@@ -245,7 +245,7 @@ def test_the_bundle_predicts_by_the_threshold(tmp_path):
 
 
 def test_more_than_two_classes_are_refused_before_any_work():
-    with pytest.raises(UsageError, match="needs exactly two classes, .* there are 3"):
+    with pytest.raises(UsageError, match=r"needs exactly two classes, .* there are 3"):
         fit_features(features(90, 3), options(threshold="f1"))
 
 

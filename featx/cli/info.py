@@ -144,9 +144,9 @@ def _show_facts(path: str, facts: dict[str, Any]) -> None:
         f"{output.count(facts['n_fitted'], 'sample')} of {facts['n_samples']:,}"
     )
     if threshold := facts.get("threshold"):
+        positive, asked = (output.printable(threshold[name]) for name in ("positive", "asked"))
         output.print_text(
-            f"  {output.printable(threshold['positive'])!r} is called from a probability of {threshold['value']:.4g} on "
-            f"(--threshold {output.printable(threshold['asked'])})"
+            f"  {positive!r} is called from a probability of {threshold['value']:.4g} on (--threshold {asked})"
         )
     output.print_text(f"\n{facts['description']}")
     scores = [(name, score["mean"], score["low"], score["high"]) for name, score in facts["scores"].items()]

@@ -1,4 +1,4 @@
-"""Ridge classification at every strength of the penalty from one factorisation of a training part."""
+"""Ridge classification at every strength of the penalty from one factorisation: of all rows, or of a training part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.learn.left_out_blocks import Block, Factored, find_blocks, solve_block
 from featx.learn.training import Scored, TrainingParts, class_weights
 
 FloatArray = NDArray[np.float64]
@@ -14,7 +15,35 @@ IntArray = NDArray[np.int64]
 
 
 def search_ridge(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
-    """Score each part's rows by scikit-learn's `RidgeClassifier` at each alpha; see `featx.learn.heads.Head.search`.
+    """Score each part's rows by scikit-learn's `RidgeClassifier` at each alpha; see `featx.learn.heads.Head.search`."""
+    together = _from_all_rows(parts, values)
+    return _part_by_part(parts, values) if together is None else together
+
+
+def _from_all_rows(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored] | None:
+    """Score by the residuals of blocks, see `featx.learn.left_out_blocks`; None where that is not to be done."""
+    blocks, n = find_blocks(parts, len(values)), len(parts.X)
+    if blocks is None:
+        return None
+    rows = Factored.of(parts.X - parts.X.mean(axis=0), np.full((n, 1), n**-0.5))
+    return _residuals(rows, blocks, values, _targets(parts.codes)) if rows.is_sure(min(values)) else None
+
+
+def _residuals(
+    rows: Factored, blocks: Sequence[Block], values: Sequence[float], targets: FloatArray
+) -> Iterator[Scored]:
+    along = rows.vectors.T @ targets
+    for block in blocks:
+        own, decisions = rows.vectors[block.rows], []
+        for alpha in values:
+            weights = alpha / (rows.values + alpha)
+            residuals = solve_block(own * np.sqrt(weights), (own * weights) @ along)
+            decisions.append(targets[block.rows] - residuals)
+        yield Scored.of_decisions(np.stack(decisions)[:, block.scored])
+
+
+def _part_by_part(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
+    """Factor each part by itself.
 
     With X, centred on its weighted mean, = U diag(s) V' the coefficients are ``V diag(s / (s^2 + alpha)) U' y``.
     """

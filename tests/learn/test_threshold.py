@@ -83,7 +83,7 @@ def test_the_largest_threshold_that_promises_a_sensitivity(rows, level):
 @settings(deadline=None)
 @given(BOTH, st.sampled_from([0.3, 0.5, 0.8, 0.95]))
 def test_a_specificity_is_the_sensitivity_of_the_other_class(rows, level):
-    found, probabilities, is_positive = choose(f"specificity={level}", rows)
+    found, probabilities, _ = choose(f"specificity={level}", rows)
     if probabilities.max() == 1.0:
         return  # nothing is above a certainty
     other, mirrored, _ = choose(f"sensitivity={level}", [(1 - p, not positive) for p, positive in rows])
