@@ -192,5 +192,5 @@ class _LeftOut:
             z, m = z + vectors @ ((scatter * inverse)[:, None] * (vectors.T @ solved)), m + of_means.T @ solved
         own = m - self._moved.T @ z
         codes = everything.codes[block.rows][block.scored]
-        decisions = z[block.scored] + m[codes] - 0.5 * np.diag(own) + self._log_priors
+        decisions: FloatArray = z[block.scored] + m[codes] - 0.5 * np.diag(own) + self._log_priors
         return decisions[:, 1:] - decisions[:, :1] if len(own) == 2 else decisions

@@ -27,7 +27,7 @@ IntArray = NDArray[np.int64]
 
 EIGEN = 12.0
 """Multiplications of a symmetric eigendecomposition of n rows, as a multiple of n cubed; measured against products."""
-EACH = 1e6
+EACH = 2e6
 """Multiplications that the calls for one block and value take the time of."""
 MOST_UNEVEN = 1e10
 """Largest ratio of weights w, 1 for a direction without rows; beyond it the parts are fitted one by one."""

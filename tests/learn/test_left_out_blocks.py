@@ -12,6 +12,7 @@ from sklearn.linear_model import RidgeClassifier
 from featx.learn import discriminant, left_out_blocks, ridge
 from featx.learn.heads import ALPHAS, SHRINKAGES
 from featx.learn.left_out_blocks import Factored, find_blocks
+from featx.learn.prototype import NearestPrototype, search_prototype
 from featx.learn.search import Job, Space, run_jobs
 from featx.learn.training import TrainingParts
 
@@ -104,6 +105,30 @@ def test_a_class_that_is_left_out_but_for_one_row(head):
     blocks = [order, *np.array_split(np.setdiff1d(np.arange(30), order), 5)]
     fitted = tuple(np.setdiff1d(np.arange(30), rows) for rows in blocks)
     assert_same(head, dataclasses.replace(parts, codes=codes, fitted=fitted, scored=tuple(blocks)))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(10, 40), d=st.integers(1, 50), n_classes=st.integers(2, 4), n_folds=st.integers(1, 8),
+    seed=st.integers(0, 10**6), scale=st.sampled_from([1e-3, 1.0, 1e4]), equal=st.integers(0, 9),
+)  # fmt: skip
+def test_prototypes_of_all_parts_together_are_those_of_each(n, d, n_classes, n_folds, seed, scale, equal):
+    parts = make_parts(n, d, n_classes, n_folds, seed=seed, scale=scale)
+    parts.X[: equal + 1] = parts.X[0]
+    if n_folds == 1:  # scored rows may be fitted rows too
+        parts = dataclasses.replace(parts, fitted=parts.scored)
+    for said, fitted, scored in zip(search_prototype(parts, (0.0,)), parts.fitted, parts.scored, strict=True):
+        model = NearestPrototype().fit(parts.X[fitted], parts.codes[fitted])
+        expected = model.decision_function(parts.X[scored])
+        if np.unique(parts.X[fitted], axis=0).shape[0] > 1:
+            np.testing.assert_allclose(said.values[0], expected, atol=1e-8)
+
+
+def test_rows_that_are_the_mean_itself_have_no_direction():
+    X = np.array([[1.0, 2.0], [3.0, 2.0], [2.0, 2.0], [2.0, 2.0]])
+    parts = TrainingParts(X, np.array([0, 1, 0, 1]), (np.arange(4),), (np.array([2]),), 2)
+    [said] = search_prototype(parts, (0.0,))
+    assert said.values.tolist() == [[0.0]]  # as far from the one as from the other
 
 
 def test_where_they_do_not_hold_or_gain_nothing_parts_are_fitted_one_by_one(monkeypatch):
