@@ -220,9 +220,7 @@ def _nearest_best(cuts: _Cuts, worth: FloatArray) -> tuple[int, str]:
 def _reach_sensitivity(cuts: _Cuts, level: float) -> tuple[int, str]:
     wanted, note = _wanted("sensitivity", level, cuts.n_positive, "positive")
     place = int(np.flatnonzero(cuts.caught >= wanted)[-1])
-    if cuts.spared[place] == 0:
-        note = note or f"A sensitivity of {level:g} is reached only by calling every out-of-fold sample positive."
-    return place, note
+    return place, _with_extreme(note, "every", is_extreme=cuts.spared[place] == 0)
 
 
 def _reach_specificity(cuts: _Cuts, level: float) -> tuple[int, str]:
@@ -235,9 +233,7 @@ def _reach_specificity(cuts: _Cuts, level: float) -> tuple[int, str]:
             f"The largest one is taken, with {share:.3f}."
         )
     place = int(reached[0])
-    if cuts.caught[place] == 0:
-        note = note or f"A specificity of {level:g} is reached only by calling no out-of-fold sample positive."
-    return place, note
+    return place, _with_extreme(note, "no", is_extreme=cuts.caught[place] == 0)
 
 
 def _wanted(name: str, level: float, n: int, kind: str) -> tuple[int, str]:
@@ -247,8 +243,13 @@ def _wanted(name: str, level: float, n: int, kind: str) -> tuple[int, str]:
         return wanted, ""
     return n, (
         f"No threshold can promise a {name} of {level:g}: that takes {groups_needed(level)} {kind} samples, and there "
-        f"are {n}. The one that misses none of them out of fold is taken."
+        f"are {n}. The one that has none of them on the wrong side out of fold is taken."
     )
+
+
+def _with_extreme(note: str, which: str, *, is_extreme: bool) -> str:
+    """Add that a threshold reaches what is wanted only where it decides nothing."""
+    return f"{note} It calls {which} out-of-fold sample positive.".lstrip() if is_extreme else note
 
 
 _FINDERS: dict[str, Callable[[_Cuts, float], tuple[int, str]]] = {

@@ -77,7 +77,7 @@ def test_the_largest_threshold_that_promises_a_sensitivity(rows, level):
             if share >= level - 1e-9
         ]
         assert calls == min(enough)
-        assert ("calling every" in found.note) == (found.specificity == 0)
+        assert ("calls every" in found.note) == (found.specificity == 0)
 
 
 @settings(deadline=None)
@@ -100,7 +100,10 @@ def test_a_specificity_that_no_threshold_reaches_is_told():
     assert "with 0.750" in found.note
     nobody, *_ = choose("specificity=0.9", [(0.1, True)] * 3 + [(0.9, False)] * 30)
     assert nobody.sensitivity == 0
-    assert "calling no out-of-fold sample positive" in nobody.note
+    assert nobody.note == "It calls no out-of-fold sample positive."
+    few, *_ = choose("specificity=0.95", [(0.1, True)] * 3 + [(0.9, False)] * 5)
+    assert "No threshold can promise a specificity of 0.95" in few.note
+    assert "It calls no out-of-fold sample positive." in few.note
 
 
 def test_a_threshold_is_half_way_between_neighbours_and_ties_stay_together():
