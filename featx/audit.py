@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featx.errors import LabelsError, StoreError, UnknownNameError
 from featx.learn.auditing import AuditOptions, AuditResult
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.label_errors import find_label_errors
 from featx.learn.left_out_sites import SitePlan, looks_like_a_site, plan_sites, study_sites
@@ -169,6 +169,7 @@ class _Study:
             if file.digest != features.digest:
                 raise StoreError("the file was replaced while it was being read; run featx audit again", path=path)
             ledger, meta = file.ledger(), file.meta()
+        check_learnable(features)
         rows = np.flatnonzero(features.y != "")
         groups = _groups(features.take(rows))
         small_classes: dict[str, int] = {}

@@ -14,7 +14,7 @@ from featx.errors import UsageError
 from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
 from featx.learn.contest import Candidate, Contest, enter, name_files
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
 from featx.learn.result import FitResult, HeadResult, save, save_out_of_fold
@@ -89,6 +89,8 @@ def fit_features(
     """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
+    for one in entries:
+        check_learnable(one.samples, name=one.name)
     labelled = [one.take(samples.y != "") for one in entries]
     study, small_classes = Study.arrange(labelled, options)
     plan, y = study.plan, study.data.y

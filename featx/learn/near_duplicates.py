@@ -73,7 +73,7 @@ class NearDuplicates:
 
     Attributes
     ----------
-    n_samples : int
+    n_samples, n_features : int
     pairs : int array (n_pairs, 2)
         Positions, the smaller first; the nearest pair first.
     distances : float array (n_pairs,)
@@ -86,6 +86,7 @@ class NearDuplicates:
     """
 
     n_samples: int
+    n_features: int
     pairs: IntArray
     distances: NDArray[np.float64]
     thresholds: tuple[Threshold, ...]
@@ -99,6 +100,8 @@ class NearDuplicates:
     def rule(self) -> str:
         """What counts as near, in words."""
         measure = "cosine distance of centred features"
+        if self.n_features == 1:
+            return "not told from one feature: it has no direction to compare"
         if self.distance is not None:
             return f"{measure} of at most {self.distance:g}, as asked for"
         if not self.thresholds:
@@ -136,10 +139,10 @@ def find_near_duplicates(X: FloatArray, *, distance: float | None = None) -> Nea
     Returns
     -------
     NearDuplicates
-        Each sample's nearest 200 are looked at. Time is that of n^2 n_features multiplications in single precision;
-        memory is a copy of X, and some 300 MB at n = 50,000.
+        None from a single feature, which has no direction. Each sample's nearest 200 are looked at. Time is that of
+        n^2 n_features multiplications in single precision; memory is a copy of X, and some 300 MB at n = 50,000.
     """
-    n = len(X)
+    n, n_features = X.shape
     scales = [k for k in SCALES if n >= 10 * k] or ([min(10, n // 6)] if n >= FEWEST else [])
     neighbours = nearest_neighbours(X, 2 * max(SCALES) if distance is not None else 2 * max(scales, default=1))
     limits = np.zeros(neighbours.distance.shape)
@@ -152,12 +155,14 @@ def find_near_duplicates(X: FloatArray, *, distance: float | None = None) -> Nea
             thresholds.append(_threshold(neighbours.distance, k, share))
             reach = neighbours.distance[:, k - 1]
             np.maximum(limits, thresholds[-1].ratio * np.sqrt(reach[:, None] * reach[neighbours.index]), out=limits)
+    if n_features == 1:  # all samples on one side of the mean have the same direction
+        limits -= np.inf
     found = np.argwhere(neighbours.distance <= limits)
     pairs = np.sort(np.stack([found[:, 0], neighbours.index[found[:, 0], found[:, 1]]], axis=1), axis=1)
     distances = neighbours.distance[found[:, 0], found[:, 1]]
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     order = np.argsort(distances[first], kind="stable")
-    return NearDuplicates(n, pairs[order], distances[first][order], tuple(thresholds), distance, neighbours)
+    return NearDuplicates(n, n_features, pairs[order], distances[first][order], tuple(thresholds), distance, neighbours)
 
 
 def _threshold(distances: NDArray[np.float64], k: int, expected: float) -> Threshold:

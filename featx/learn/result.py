@@ -256,9 +256,7 @@ class FitResult:
                 f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
                 "scores in mind is no longer blind to it, and its own score there would be too good."
             )
-        evaluation = self.whole.evaluation
-        if evaluation.unseen:
-            notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
+        notes += self.whole.evaluation.notes
         if self.n_missing:
             notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
         if self.unlabelled:

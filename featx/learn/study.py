@@ -104,6 +104,7 @@ class Study:
         y, groups = self.data.y[plan.choose], self.ids(plan.choose)
         if plan.scheme == "val-test":
             check_classes(y, groups, n_splits=1, what="training")
+            self._check_validation()
             return []
         return make_folds(
             y,
@@ -114,7 +115,17 @@ class Study:
             prescribed=self.prescribed,
             group_names=self.groups.names,
             inner_splits=options.inner_cv,
+            what="cross-validation" if plan.scheme == "nested-cv" else "cross-validation of the split train",
         )
+
+    def _check_validation(self) -> None:
+        """Raise LabelsError where the validation part has one class: whatever always names it would be chosen."""
+        classes = self.classes(self.plan.validate)
+        if len(classes) < 2:
+            raise LabelsError(
+                f"val, on which the head is chosen, has samples of one class only, {classes[0]!r}: a head that always "
+                "names it would look perfect. Put samples of every class into val, or use --split ignore"
+            )
 
     def outer_jobs(self, folds: Sequence[Fold]) -> list[Job]:
         """Make the job of each fold of nested cross-validation; those whose heads are kept for sets keep them."""
