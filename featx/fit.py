@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from featx.errors import UsageError
 from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
+from featx.learn.candidates import Searched
 from featx.learn.contest import Candidate, Contest, enter, name_files
 from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
-from featx.learn.result import FitResult, HeadResult, save, save_out_of_fold
+from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
 from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
@@ -26,7 +27,7 @@ from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
 
-__all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
+__all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_cv_results", "save_out_of_fold"]
 
 FloatArray = NDArray[np.float64]
 
@@ -176,4 +177,9 @@ def fit_features(
         spec=chosen.samples.spec,
         digest=chosen.samples.digest,
         locked=study.locked,
+        searches=[
+            Searched(name, job.name, outcome.candidates)
+            for name, outcomes in contest.outcomes.items()
+            for job, outcome in zip([*jobs[: len(folds)], jobs[-1]], outcomes, strict=True)
+        ],
     )

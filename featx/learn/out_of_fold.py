@@ -135,7 +135,10 @@ def calibrate(
             unconverged[number] += failures
             if progress is not None:
                 progress()
-    return [Outcome(own, failures) for own, failures in zip(heads, unconverged, strict=True)]
+    return [
+        replace(outcome, heads=own, unconverged=failures)
+        for outcome, own, failures in zip(outcomes, heads, unconverged, strict=True)
+    ]
 
 
 def _calibrate_head(

@@ -67,6 +67,16 @@ def test_oof_has_every_sample_once_with_its_group_and_fold(featx, features, tmp_
         assert float(row["p_moss"]) + float(row["p_rust"]) == pytest.approx(1)
 
 
+def test_cv_results_has_a_row_for_each_candidate_of_each_choice(featx, features, tmp_path):
+    target = tmp_path / "cv.csv"
+    outcome = featx("fit", features, *QUICK, "--head", "logreg", "--head", "prototype", "--cv-results", target)
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader(target.read_text().splitlines()))
+    assert len(rows) == 4 * (3 + 1)  # three folds and the final choice, three values of C and a prototype
+    assert [row["outer_fold"] for row in rows if row["chosen"] == "True"] == ["1", "2", "3", "final"]
+    assert {"split1_test_score", "mean_test_score", "std_test_score", "rank_test_score", "param_C"} <= set(rows[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -95,6 +105,7 @@ def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, features
         ("-o", "nowhere/x.featx", "there is no folder"),
         ("--oof", "photos.h5", "predictions are written as .csv"),
         ("--oof", "nowhere/oof.csv", "there is no folder"),
+        ("--cv-results", "photos.h5", "results of the search are written as .csv"),
     ],
 )
 def test_a_name_that_cannot_be_written_is_refused_before_the_work_and_overwrites_nothing(
