@@ -19,6 +19,7 @@ from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
 from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
+from featx.learn.saveable import check_saveable
 from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
@@ -38,6 +39,7 @@ def fit(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+    target: str | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
 
@@ -50,6 +52,8 @@ def fit(
     progress : callable (done, total), optional
     ledger : SearchLedger, optional
         Keeps finished searches, so that an interrupted fit can go on.
+    target : str, optional
+        Where the result is to be saved: a head of the user's own that cannot be is refused before the search.
 
     Returns
     -------
@@ -65,6 +69,8 @@ def fit(
         Labels, groups or folds with which the evaluation cannot be done; files that disagree about them.
     UsageError
         Options that do not suit the data.
+    BundleError
+        A head that cannot be saved, where there is a `target`.
     """
     needs_views = options.views != "none" or options.score_views == "average"
     paths = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
@@ -74,7 +80,7 @@ def fit(
         for name, one in zip(name_files(paths), paths, strict=True)
     }
     features = files if len(files) > 1 else next(iter(files.values()))
-    result = fit_features(features, options, progress=progress, ledger=ledger)
+    result = fit_features(features, options, progress=progress, ledger=ledger, target=target)
     with FeatureFile.open(paths[list(files).index(result.file)] if result.file else paths[0]) as file:
         weights = file.weights()
     return replace(result, weights=weights)
@@ -86,6 +92,7 @@ def fit_features(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+    target: str | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
@@ -100,6 +107,8 @@ def fit_features(
         raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
 
     folds = study.outer_folds()
+    if target is not None:
+        check_saveable(study, target)
     set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
     loose, loose_folds, no_gap = study.ungrouped(folds)

@@ -104,24 +104,24 @@ def command(
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
         with output.progress("fit", "searches", quiet=quiet) as advance:
-            result = fit(files, fit_options, progress=advance, ledger=ledger)
+            result = fit(files, fit_options, progress=advance, ledger=ledger, target=target)
     except KeyboardInterrupt:
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")
         raise
-    if ledger is not None:
-        ledger.remove()
+    if not as_json:
+        report.print_fit(result)  # before what can fail: a full disk must not cost the answer
     if target is not None:
         save(result, target)
+    if ledger is not None:
+        ledger.remove()
     if oof is not None:
         save_out_of_fold(result, oof)
     if cv_results is not None:
         save_cv_results(result, cv_results)
     if as_json:
         output.print_json(result.to_dict())
-    else:
-        report.print_fit(result)
-        if target is not None:
-            click.echo(f"\nsaved: {target}")
-            click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
+    elif target is not None:
+        click.echo(f"\nsaved: {target}")
+        click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
     return 0

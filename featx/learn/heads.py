@@ -195,7 +195,7 @@ def find_head(name: str) -> Head:
         raise UnknownNameError("head", name, HEADS, hint="your own is written package.module:factory")
     make = maker(name)
     has_probabilities = hasattr(own_classifier(name), "predict_proba")
-    search = partial(search_by_fitting, make=make)
+    search = partial(search_by_fitting, make=make, name=name)
     return Head(name, "your own", NOTHING, make, search, has_probabilities, is_isometric=False)
 
 
