@@ -40,6 +40,7 @@ def fit(
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
     target: str | None = None,
+    looking: Progress | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
 
@@ -54,6 +55,8 @@ def fit(
         Keeps finished searches, so that an interrupted fit can go on.
     target : str, optional
         Where the result is to be saved: a head of the user's own that cannot be is refused before the search.
+    looking : callable (done, total), optional
+        Called while samples are compared for near-duplicates, before the search.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def fit(
         for name, one in zip(name_files(paths), paths, strict=True)
     }
     features = files if len(files) > 1 else next(iter(files.values()))
-    result = fit_features(features, options, progress=progress, ledger=ledger, target=target)
+    result = fit_features(features, options, progress=progress, ledger=ledger, target=target, looking=looking)
     with FeatureFile.open(paths[list(files).index(result.file)] if result.file else paths[0]) as file:
         weights = file.weights()
     return replace(result, weights=weights)
@@ -93,6 +96,7 @@ def fit_features(
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
     target: str | None = None,
+    looking: Progress | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
@@ -100,7 +104,7 @@ def fit_features(
     for one in entries:
         check_learnable(one.samples, name=one.name)
     labelled = [one.take(samples.y != "") for one in entries]
-    study, small_classes = Study.arrange(labelled, options)
+    study, small_classes = Study.arrange(labelled, options, looking)
     plan, y = study.plan, study.data.y
     check_positive(options.positive, study.classes(plan.train))
     if options.by_group and not study.groups.given:

@@ -103,8 +103,11 @@ def command(
     fit_options = FitOptions(**values)
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
-        with output.progress("fit", "searches", quiet=quiet) as advance:
-            result = fit(files, fit_options, progress=advance, ledger=ledger, target=target)
+        with (
+            output.progress("near-duplicates", "images", quiet=quiet) as looking,
+            output.progress("fit", "searches", quiet=quiet) as advance,
+        ):
+            result = fit(files, fit_options, progress=advance, ledger=ledger, target=target, looking=looking)
     except KeyboardInterrupt:
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")

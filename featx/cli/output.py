@@ -185,6 +185,8 @@ def _bar(what: str, unit: str) -> Iterator[Advance]:
     def advance(done: int, total: int) -> None:
         bar.start()  # with the first news: messages of what comes before stay whole
         bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()  # one bar at a time: that of the next part comes now
 
     try:
         yield advance
