@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from featx.errors import LabelsError, StoreError, UnknownNameError
 from featx.learn.auditing import AuditOptions, AuditResult
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.label_errors import find_label_errors
 from featx.learn.left_out_sites import SitePlan, looks_like_a_site, plan_sites, study_sites
+from featx.learn.near_duplicates import check_clusters, find_near_duplicates
 from featx.learn.quick import QuickTest
 from featx.learn.search import Progress
 from featx.learn.shortcuts import ShortcutTest, plan_shortcut, sort_shortcuts, try_shortcut
@@ -100,6 +101,7 @@ def audit(
         unlabelled=study.n_unlabelled,
         n_missing=data.n_missing,
         small_classes=study.small_classes,
+        locked=data.locked,
         has_splits=bool(np.any(data.splits != "")),
         has_folds=bool(np.any(data.folds != "")),
         has_views=data.spec is not None and data.spec.n_views > 1,
@@ -169,15 +171,16 @@ class _Study:
             if file.digest != features.digest:
                 raise StoreError("the file was replaced while it was being read; run featx audit again", path=path)
             ledger, meta = file.ledger(), file.meta()
+        check_learnable(features)
         rows = np.flatnonzero(features.y != "")
-        groups = _groups(features.take(rows))
+        groups = _groups(features.take(rows), options)
         small_classes: dict[str, int] = {}
         if options.min_per_class is not None:
             y = features.y[rows]
             small = find_small_classes(y, options.min_per_class, groups.ids)
             small_classes = {name: int(np.sum(y == name)) for name in small}
             rows = rows[~np.isin(y, small)]
-            groups = _groups(features.take(rows))
+            groups = _groups(features.take(rows), options)
         data = features.take(rows)
         place = dict(zip(ledger.key, range(len(ledger)), strict=True))
         traits = _traits(ledger, meta, np.array([place[key] for key in data.keys], dtype=np.int64), options)
@@ -247,8 +250,14 @@ class _Study:
         )
 
 
-def _groups(data: Features) -> GroupIds:
-    return resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
+def _groups(data: Features, options: AuditOptions) -> GroupIds:
+    groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
+    if not options.group_near_duplicates:
+        return groups
+    near = find_near_duplicates(data.X, distance=options.near_duplicate_distance)
+    joined = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys, pairs=near.pairs)
+    check_clusters(joined.ids, groups.ids, near, data.keys)
+    return joined
 
 
 def _traits(ledger: Ledger, meta: dict[str, list[str]], rows: IntArray, options: AuditOptions) -> list[Trait | LeftOut]:

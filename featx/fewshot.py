@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featx.errors import LabelsError, UsageError
 from featx.learn.crossed import CrossedScore, Resamples, crossed_score
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.draws import SCORED_SHARE, Deal, Draw, deal, deal_episodes, shots_up_to
 from featx.learn.few_shot import FewShotOptions, FewShotResult, ShotHead, ShotScore, groups_of, parts_of
 from featx.learn.groups import GroupIds
@@ -23,7 +23,7 @@ from featx.learn.intervals import Interval
 from featx.learn.learning_curve import learning_curve
 from featx.learn.search import Progress, setting
 from featx.learn.small_fits import call, choose
-from featx.learn.splits import find_small_classes
+from featx.learn.splits import check_classes, find_small_classes
 from featx.learn.transductive import METHODS
 
 __all__ = ["FewShotOptions", "FewShotResult", "fewshot"]
@@ -75,6 +75,7 @@ def fewshot(
         groups=study.groups,
         unlabelled=len(study.samples.y) - study.n_labelled,
         small_classes=study.small_classes,
+        not_scored=study.not_scored,
         options=options,
         seconds=time.perf_counter() - start,
     )
@@ -109,11 +110,19 @@ class _Study:
         return len(self.codes)
 
     @property
+    def not_scored(self) -> list[str]:
+        """The classes of which the part that is scored has no sample."""
+        if self.parts is None:
+            return []
+        return [self.classes[code] for code in np.setdiff1d(self.codes, self.codes[self.parts[1]])]
+
+    @property
     def ids(self) -> IntArray | None:
         return None if self.groups.ids is None else self.groups.ids[: self.n_labelled]
 
     @classmethod
     def of(cls, features: Features, options: FewShotOptions) -> _Study:
+        check_learnable(features)
         labelled = np.flatnonzero(features.y != "")
         pool, scored = parts_of(features.take(labelled), options.split)
         small_classes: dict[str, int] = {}
@@ -128,7 +137,7 @@ class _Study:
         y = features.y[rows]
         classes = [str(name) for name in np.unique(y)]
         if len(classes) < 2:
-            raise LabelsError(f"only one class, {classes[0]!r}" if classes else "no sample has a label")
+            check_classes(y, None, n_splits=1, what="few-shot learning")
         parts = None
         if scored is not None:
             parts = np.searchsorted(chosen, pool), np.searchsorted(chosen, scored)
@@ -154,6 +163,7 @@ class _Study:
             random_state=options.random_state,
             parts=self.parts,
             group_names=self.groups.names,
+            class_names=self.classes,
         )
 
     def shots(self, most: int) -> tuple[int, ...]:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from featx.errors import UsageError
 from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
+from featx.learn.candidates import Searched
 from featx.learn.contest import Candidate, Contest, enter, name_files
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, finish, like
-from featx.learn.result import FitResult, HeadResult, save, save_out_of_fold
+from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
+from featx.learn.saveable import check_saveable
 from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
@@ -27,7 +29,7 @@ from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
 
-__all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
+__all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_cv_results", "save_out_of_fold"]
 
 FloatArray = NDArray[np.float64]
 
@@ -38,6 +40,8 @@ def fit(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+    target: str | None = None,
+    looking: Progress | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
 
@@ -50,6 +54,10 @@ def fit(
     progress : callable (done, total), optional
     ledger : SearchLedger, optional
         Keeps finished searches, so that an interrupted fit can go on.
+    target : str, optional
+        Where the result is to be saved: a head of the user's own that cannot be is refused before the search.
+    looking : callable (done, total), optional
+        Called while samples are compared for near-duplicates, before the search.
 
     Returns
     -------
@@ -65,6 +73,8 @@ def fit(
         Labels, groups or folds with which the evaluation cannot be done; files that disagree about them.
     UsageError
         Options that do not suit the data.
+    BundleError
+        A head that cannot be saved, where there is a `target`.
     """
     needs_views = options.views != "none" or options.score_views == "average"
     paths = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
@@ -74,7 +84,7 @@ def fit(
         for name, one in zip(name_files(paths), paths, strict=True)
     }
     features = files if len(files) > 1 else next(iter(files.values()))
-    result = fit_features(features, options, progress=progress, ledger=ledger)
+    result = fit_features(features, options, progress=progress, ledger=ledger, target=target, looking=looking)
     with FeatureFile.open(paths[list(files).index(result.file)] if result.file else paths[0]) as file:
         weights = file.weights()
     return replace(result, weights=weights)
@@ -86,12 +96,16 @@ def fit_features(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+    target: str | None = None,
+    looking: Progress | None = None,
 ) -> FitResult:
     """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
+    for one in entries:
+        check_learnable(one.samples, name=one.name)
     labelled = [one.take(samples.y != "") for one in entries]
-    study, small_classes = Study.arrange(labelled, options)
+    study, small_classes = Study.arrange(labelled, options, looking)
     plan, y = study.plan, study.data.y
     check_positive(options.positive, study.classes(plan.train))
     check_two_classes(options.threshold_rule, study.classes(plan.train))
@@ -99,6 +113,8 @@ def fit_features(
         raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
 
     folds = study.outer_folds()
+    if target is not None:
+        check_saveable(study, target)
     set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
     loose, loose_folds, no_gap = study.ungrouped(folds)
@@ -177,4 +193,9 @@ def fit_features(
         spec=chosen.samples.spec,
         digest=chosen.samples.digest,
         locked=study.locked,
+        searches=[
+            Searched(name, job.name, outcome.candidates)
+            for name, outcomes in contest.outcomes.items()
+            for job, outcome in zip([*jobs[: len(folds)], jobs[-1]], outcomes, strict=True)
+        ],
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from featx.errors import BundleError, LabelsError, SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
-from featx.learn.dataset import Features, load_features, load_locked
+from featx.learn.dataset import Features, check_learnable, load_features, load_locked
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.held_out import draw_held_out
 from featx.learn.intervals import wilson_interval
@@ -110,6 +110,7 @@ def lock(
             "grows only with new images of its groups"
         )
     features = load_features(path, allow_missing=True)
+    check_learnable(features)
     labelled = features.take(features.y != "")
     near = find_near_duplicates(labelled.X, distance=options.near_duplicate_distance)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import SpecMismatchError, UsageError
+from featx.errors import InputError, SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.groups import resolve_groups
 from featx.learn.judgement import Caution, Judge, Judgement
@@ -114,6 +114,8 @@ class Predictions:
                 f"{self.n_locked:,} of {len(self):,} images are of the locked test set: nothing is scored on them "
                 "here. `featx lock FILE.h5 --open BUNDLE.featx` does that, and counts it."
             )
+        if self.evaluation_new is not None:
+            notes += self.evaluation_new.notes
         notes += self.judgement.notes
         return notes
 
@@ -243,6 +245,8 @@ def predict(
         If the bundle cannot be loaded, or lacks what `caution` asks for.
     ManifestError, UsageError
         If the source cannot be read.
+    InputError
+        If a feature file has features that are not finite.
     SpecMismatchError
         If a feature file was made in another way than the bundle's features.
     WeightsError
@@ -306,7 +310,15 @@ def _iter_blocks(
     for start in range(0, len(entries), _BLOCK):
         first = first_rows[start : start + _BLOCK]
         rows = (first[first >= 0, None] + np.arange(n_views)).ravel()
-        yield FeatureBatch(list(entries[start : start + _BLOCK]), file.features(rows))
+        some, features = list(entries[start : start + _BLOCK]), file.features(rows)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(bad):
+            key = [entry.key for entry in some if entry.status == OK][bad[0] // n_views]
+            raise InputError(
+                f"{key!r} has NaN or infinite features, which `featx extract` never writes: the file is damaged. "
+                "`featx cache verify` says how far; extract again with --replace"
+            )
+        yield FeatureBatch(some, features)
 
 
 def _predict(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featx.errors import StoreError
 from featx.learn.alignment import align, check_paths
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.quick import QuickTest, is_tie
@@ -103,6 +103,7 @@ def rank(
 def _columns(path: str, options: RankOptions) -> Features:
     """Load what a file says of its samples; its features are read, checked, and let go."""
     features = load_features(path, allow_missing=options.allow_missing)
+    check_learnable(features, name=path)
     return replace(features, X=np.empty((len(features), 0), dtype=np.float32))
 
 

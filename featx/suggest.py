@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from featx.errors import LabelsError, SpecMismatchError, UsageError
-from featx.learn.dataset import load_features
+from featx.learn.dataset import check_learnable, load_features
 from featx.learn.few_shot import FewShotOptions, parts_of
 from featx.learn.heads import make_scaler
 from featx.learn.suggestion import Suggestion, suggest_rows
@@ -54,6 +54,7 @@ def suggest(
     if options.scaling == "standardise":
         raise UsageError("--scaling standardise with --suggest: the few labelled ones say too little; take l2 or raw")
     features = load_features(path, allow_missing=options.allow_missing)
+    check_learnable(features)
     known = features.take(np.flatnonzero(features.y != ""))
     known = known.take(parts_of(known, options.split)[0])
     if len(np.unique(known.y)) < 2:

@@ -14,8 +14,10 @@ from featx.errors import LabelsError, StoreIncompleteError, UnknownNameError, Us
 from featx.learn.heads import make_head
 from featx.learn.shortcuts import best_guess, groups_needed
 from featx.learn.splits import make_folds
+from featx.lock import LockOptions, lock
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
+from featx.store.file import FeatureFile
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
 from featx.store.run import ExtractionRun
 
@@ -424,3 +426,41 @@ def test_progress_counts_up_to_its_total(tmp_path):
 def test_wrong_options_are_refused(changes):
     with pytest.raises(UsageError):
         quick(**changes)
+
+
+# ---- near-duplicates, and what is locked
+
+
+def test_near_duplicates_are_one_group_when_asked_for(tmp_path):
+    rng = np.random.default_rng(5)
+    X = np.repeat(rng.normal(size=(60, 200)), 2, axis=0) + 1e-3 * rng.normal(
+        size=(120, 200)
+    )  # sixty images, each twice
+    coin = np.repeat(rng.integers(0, 2, 60), 2)
+    path = write(tmp_path / "x.h5", X, np.where(np.repeat(rng.integers(0, 2, 60), 2), "a", "b"), {"coin": coin})
+    loose = audit(path, QUICK)
+    joined = audit(path, quick(group_near_duplicates=True))
+    assert loose.groups.ids is None
+    assert (joined.groups.n, joined.groups.source) == (60, "near-duplicates")
+    assert "nearly the same are one group: 60 groups" in " ".join(joined.notes)
+    assert by_name(loose)["coin"].score.mean - by_name(joined)["coin"].score.mean > 0.2  # a copy tells a coin
+    given = write(tmp_path / "y.h5", X, np.where(coin, "a", "b"), groups=[f"p{i}" for i in range(120)])
+    assert audit(given, quick(group_near_duplicates=True)).groups.source == "column patient, joined by near-duplicates"
+    with pytest.raises(LabelsError, match=r"would join 120 of 120 samples.* more than 20% is refused"):
+        audit(path, quick(group_near_duplicates=True, near_duplicate_distance=2.0))
+
+
+def test_what_is_locked_takes_no_part_and_is_counted(tmp_path):
+    X, y, site, patient = hospitals(60, signal=1.0)
+    path = write(tmp_path / "x.h5", X, y, {"hospital": site}, groups=[f"p{one}" for one in patient])
+    lock(path, LockOptions(fraction=0.25))
+    with FeatureFile.open(path) as file:
+        locked = file.locked()
+        is_open = np.array([key not in locked.keys for key in file.keys()])  # noqa: SIM118  no mapping
+    result = audit(path, QUICK)
+    assert result.n_samples == is_open.sum() == 120 - len(locked.keys)
+    assert result.to_dict()["samples_left_out"]["locked"] == len(locked.keys)
+    assert f"left out of everything here: {len(locked.keys)} samples" in " ".join(result.notes)
+    named = [issue.key for issue in result.labels.issues]
+    assert set(named) == {f"{i:03d}.png" for i in np.flatnonzero(is_open)}
+    assert by_name(result)["hospital"].n_samples == is_open.sum()

@@ -57,7 +57,7 @@ def write_file(path, data, *, failed=()):
     ]
     good = [place for place in range(len(data)) if place not in failed]
     with ExtractionRun.open(
-        path, manifest=manifest, spec=SPEC, request={}, made_with={}, batch_size=len(data), weights=None
+        path, manifest=manifest, spec=data.spec, request={}, made_with={}, batch_size=len(data), weights=None
     ) as run:
         run.append(FeatureBatch(entries, data.X[good]))
         run.finish()

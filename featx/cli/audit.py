@@ -36,6 +36,12 @@ KEY = 38  # of a sample
 @click.option("--C-grid", "C_grid", type=options.Grid(), default="1e-4:1:5", show_default=True, metavar="LO:HI:N")
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
 @click.option("--allow-missing", is_flag=True, help="Go on although some samples failed.")
+@click.option("--group-near-duplicates", is_flag=True,
+    help="Join images whose features are nearly the same into one group, as featx fit does.")  # fmt: skip
+@click.option(
+    "--near-duplicate-distance", type=click.FloatRange(0, 2), metavar="D",
+    help="With it, the largest cosine distance of centred features that counts as near.  [default: from the data]",
+)  # fmt: skip
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
 @options.quiet_option

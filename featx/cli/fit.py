@@ -56,6 +56,8 @@ from featx.cli import options, output, report
 @click.option("--leak-gap/--no-leak-gap", default=True, show_default=True,
     help="With groups, score the same procedure ignoring them as well; about doubles the time.")  # fmt: skip
 @click.option("--oof", metavar="FILE.csv", help="Write every out-of-fold prediction.")
+@click.option("--cv-results", metavar="FILE.csv",
+    help="Write all that was compared, with its score on each inner fold, as scikit-learn's cv_results_.")  # fmt: skip
 @options.trust_options
 @click.option("--resume", is_flag=True, help="Go on with the searches of a fit with -o that was interrupted.")
 @click.option("--random-state", type=int, default=0, show_default=True)
@@ -68,6 +70,7 @@ def command(
     files: tuple[str, ...],
     target: str | None,
     oof: str | None,
+    cv_results: str | None,
     resume: bool,
     quiet: bool,
     as_json: bool,
@@ -87,7 +90,7 @@ def command(
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
     """
     from featx.errors import UsageError
-    from featx.fit import FitOptions, fit, save, save_out_of_fold
+    from featx.fit import FitOptions, fit, save, save_cv_results, save_out_of_fold
     from featx.learn.search_ledger import SearchLedger
     from featx.store.target import check_target
 
@@ -95,28 +98,37 @@ def command(
         check_target(target, (".featx",), what="bundles")
     if oof is not None:
         check_target(oof, (".csv",), what="out-of-fold predictions")
+    if cv_results is not None:
+        check_target(cv_results, (".csv",), what="results of the search")
+        if oof is not None and Path(oof).resolve() == Path(cv_results).resolve():
+            raise UsageError("--oof and --cv-results name the same file: give each its own")
     if resume and target is None:
         raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
     fit_options = FitOptions(**values)
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
-        with output.progress("fit", "searches", quiet=quiet) as advance:
-            result = fit(files, fit_options, progress=advance, ledger=ledger)
+        with (
+            output.progress("near-duplicates", "images", quiet=quiet) as looking,
+            output.progress("fit", "searches", quiet=quiet) as advance,
+        ):
+            result = fit(files, fit_options, progress=advance, ledger=ledger, target=target, looking=looking)
     except KeyboardInterrupt:
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")
         raise
-    if ledger is not None:
-        ledger.remove()
+    if not as_json:
+        report.print_fit(result)  # before what can fail: a full disk must not cost the answer
     if target is not None:
         save(result, target)
+    if ledger is not None:
+        ledger.remove()
     if oof is not None:
         save_out_of_fold(result, oof)
+    if cv_results is not None:
+        save_cv_results(result, cv_results)
     if as_json:
         output.print_json(result.to_dict())
-    else:
-        report.print_fit(result)
-        if target is not None:
-            click.echo(f"\nsaved: {target}")
-            click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
+    elif target is not None:
+        click.echo(f"\nsaved: {target}")
+        click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
     return 0

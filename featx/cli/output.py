@@ -82,7 +82,8 @@ def count(number: int, noun: str) -> str:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, indent: int = 2) -> None:
     """Print aligned columns to stdout: text to the left, numbers to the right."""
     text = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(header), *text]) for i in range(len(header))]
+    header = [printable(name) for name in header]
+    widths = [max(len(line[i]) for line in [header, *text]) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -184,6 +185,8 @@ def _bar(what: str, unit: str) -> Iterator[Advance]:
     def advance(done: int, total: int) -> None:
         bar.start()  # with the first news: messages of what comes before stay whole
         bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()  # one bar at a time: that of the next part comes now
 
     try:
         yield advance

@@ -172,7 +172,9 @@ def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds:
     output.print_table(header, rows)
     _print_methods(scores)
     if baseline is not None:
-        output.print_text(f"  guessing: always the largest class of the training part ({baseline.majority})")
+        output.print_text(
+            f"  guessing: always the largest class of the training part ({output.printable(baseline.majority)})"
+        )
     if by_fold and len(folds) > MOST_FOLDS:
         click.echo()
         output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
@@ -255,6 +257,7 @@ def _short_file(name: str) -> str:
 
 
 def _short(name: str, letters: int = LONGEST_NAME) -> str:
+    name = output.printable(name)
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featx.errors import UnknownNameError, UsageError
+from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.label_errors import RANKINGS, LabelAudit
 from featx.learn.left_out_sites import SiteStudy
@@ -39,6 +40,8 @@ class AuditOptions:
         Classes with fewer samples (or groups) are left out.
     allow_missing : bool
         Go on although some samples failed and have no row.
+    group_near_duplicates, near_duplicate_distance : bool, float or None
+        Whether samples whose features are nearly the same are one group, as in `featx fit`.
     random_state : int
         Seeds folds, permutations, resamples and solvers.
     n_jobs : int
@@ -62,6 +65,8 @@ class AuditOptions:
     allow_missing: bool = False
     random_state: int = 0
     n_jobs: int = -1
+    group_near_duplicates: bool = False
+    near_duplicate_distance: float | None = None
 
     def __post_init__(self) -> None:
         if self.rank_by not in RANKINGS:
@@ -124,6 +129,8 @@ class AuditResult:
         What the file has that made no difference.
     options : AuditOptions
     seconds : float
+    locked : LockedPart or None
+        What the file keeps for the last test: it took no part in anything.
     """
 
     path: str
@@ -145,6 +152,7 @@ class AuditResult:
     has_views: bool
     options: AuditOptions
     seconds: float
+    locked: LockedPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx audit --json`` prints."""
@@ -164,6 +172,7 @@ class AuditResult:
                 "unlabelled": self.unlabelled,
                 "without_features": self.n_missing,
                 "small_classes": self.small_classes,
+                "locked": 0 if self.locked is None else self.locked.n_samples,
             },
             "verdict": self.verdict,
             "remarks": [*self.shortcut_remarks, *self.site_remarks, *self.label_remarks],
@@ -268,6 +277,10 @@ class AuditResult:
                 "from the patient, and a wrong label confirmed by the patient's other images: give `featx extract` a "
                 "group column or --group-regex."
             )
+        if "near-duplicates" in self.groups.source:
+            notes.append(f"Images whose features are nearly the same are one group: {self.groups.n} groups.")
+        if self.locked is not None:
+            notes.append(f"Locked on {self.locked.date}, left out of everything here: {self.locked.n_samples} samples.")
         if self.unlabelled:
             notes.append(f"Samples without a label, left out: {self.unlabelled}.")
         if self.n_missing:

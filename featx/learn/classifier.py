@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _begin(self, X: ArrayLike, y: ArrayLike) -> tuple[FloatArray, IntArray]:
         """Check training data, learn the classes, and return float64 features and the code of each row's class."""
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(labels)
+        with warnings.catch_warnings():  # few-shot training sets have nearly as many classes as samples
+            warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
+            check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"at least two classes are needed; there is one class: {self.classes_[0]!r}")

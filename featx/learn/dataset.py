@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import InputError, StoreIncompleteError
+from featx.errors import InputError, LabelsError, StoreIncompleteError
 from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.ledger import Ledger
@@ -244,3 +245,48 @@ def check_finite(features: Features) -> None:
             f"{len(bad)} of {len(features)} {what} have NaN or infinite features, "
             f"the first {str(features.keys[bad[0]])!r}; extract them again, or look for what went wrong in the network"
         )
+
+
+def check_learnable(features: Features, *, name: str = "") -> None:
+    """Raise when labels or features are such that any score of them would mislead.
+
+    Parameters
+    ----------
+    features : Features
+        Samples without a label play no part.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    LabelsError
+        Classes whose names look the same (they differ in blanks, or in how Unicode composes a letter), or are blanks.
+    InputError
+        All samples have the same features.
+    """
+    labelled = np.flatnonzero(features.y != "")
+    names, counts = np.unique(features.y[labelled], return_counts=True)
+    _check_class_names(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+    first, *others = labelled.tolist() or [0]
+    if others and all(np.array_equal(features.X[first], features.X[other]) for other in others):
+        where = f"{name}: " if name else ""
+        raise InputError(
+            f"{where}all {len(labelled)} labelled samples have the same features, so nothing can be learnt from them. "
+            "Are they one image, or do weights or preprocessing not fit the network? `featx info` shows what made the "
+            "file"
+        )
+
+
+def _check_class_names(counts: dict[str, int]) -> None:
+    seen: dict[str, str] = {}
+    mend = "mend the labels where they come from and run `featx extract` again: it computes no features for that"
+    for name in counts:
+        looks = " ".join(unicodedata.normalize("NFC", name).split())
+        if not looks:
+            raise LabelsError(f"{counts[name]} samples have a label of blanks alone, {name!r}; {mend}")
+        if looks in seen:
+            blanks = seen[looks].split() == name.split()  # else what differs is seen in its code alone
+            one, other = ((repr if blanks else ascii)(each) for each in (seen[looks], name))
+            how_many = f"{counts[seen[looks]]} and {counts[name]} samples"
+            raise LabelsError(f"classes {one} and {other} ({how_many}) look the same but are two; {mend}")
+        seen[looks] = name

@@ -73,6 +73,7 @@ def deal(
     random_state: int = 0,
     parts: tuple[IntArray, IntArray] | None = None,
     group_names: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> list[Deal]:
     """Shuffle the samples that may be drawn, so many times.
 
@@ -88,7 +89,7 @@ def deal(
     parts : (int array, int array), optional
         The pool, and what is scored, the same for all. None: every sample is in the pool or scored; what is scored is
         one of `SCORED_SHARE` folds, another one each time.
-    group_names : sequence of str
+    group_names, class_names : sequence of str
         For messages.
 
     Raises
@@ -101,14 +102,14 @@ def deal(
         pairs = [parts] * repeats
     else:
         folds = make_folds(
-            codes.astype(str),
+            np.asarray(class_names)[codes] if class_names else codes.astype(str),
             groups,
             n_splits=SCORED_SHARE,
             n_repeats=-(-repeats // SCORED_SHARE),
             random_state=random_state,
             group_names=group_names,
             what="the parts that are drawn from and scored",
-            option="the number of parts, which is fixed,",
+            option="",
         )
         pairs = [(fold.train, fold.test) for fold in folds[:repeats]]
     n_classes = int(codes.max()) + 1

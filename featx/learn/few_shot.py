@@ -193,6 +193,8 @@ class FewShotResult:
         Samples without a label.
     small_classes : dict of str to int
         Classes left out, and their samples.
+    not_scored : list of str
+        Classes of which the fixed part has no sample.
     options : FewShotOptions
     seconds : float
     """
@@ -205,6 +207,7 @@ class FewShotResult:
     groups: GroupIds = field(repr=False)
     unlabelled: int
     small_classes: dict[str, int]
+    not_scored: list[str]
     options: FewShotOptions
     seconds: float
 
@@ -225,6 +228,8 @@ class FewShotResult:
         if self.small_classes:
             left_out = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
             notes.append(f"Classes left out by --min-per-class: {left_out}.")
+        if self.not_scored:
+            notes.append(f"No sample that was scored is of these classes: {', '.join(self.not_scored)}.")
         if self.unlabelled and not self.options.transductive:
             notes.append(f"Samples without a label, left out: {self.unlabelled}; --transductive learns from them too.")
         failed = sum(score.n_unconverged for head in self.heads for score in head.scores)

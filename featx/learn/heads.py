@@ -110,7 +110,7 @@ HEADS = {
         ),
         Head(
             name="svm",
-            summary="linear support vector machine, squared hinge loss, one class against the rest",
+            summary="linear SVM, squared hinge loss, one class against the rest",
             parameter=STRENGTHS,
             make=lambda C, class_weight, _: NewtonLinearSVC(C=C, class_weight=class_weight),
             search=search_svm,
@@ -118,7 +118,7 @@ HEADS = {
         ),
         Head(
             name="svm-rbf",
-            summary="support vector machine with a Gaussian kernel, one class against one",
+            summary="SVM with a Gaussian kernel, one class against one",
             parameter=STRENGTHS,
             make=lambda C, class_weight, random_state: SVC(
                 C=C, kernel="rbf", gamma="scale", class_weight=class_weight, random_state=random_state
@@ -129,7 +129,7 @@ HEADS = {
         ),
         Head(
             name="logreg-ovr",
-            summary="logistic regression, L2 penalty, one class against the rest",
+            summary="logistic regression, one class against the rest",
             parameter=STRENGTHS,
             make=lambda C, class_weight, _: NewtonLogisticRegression(C=C, class_weight=class_weight, multinomial=False),
             search=partial(search_logistic, multinomial=False),
@@ -137,7 +137,7 @@ HEADS = {
         ),
         Head(
             name="ridge",
-            summary="ridge classification: least squares with an L2 penalty, one class against the rest",
+            summary="least squares, L2 penalty, one class against the rest",
             parameter=ALPHAS,
             make=lambda alpha, class_weight, _: RidgeClassifier(alpha=alpha, class_weight=class_weight),
             search=search_ridge,
@@ -165,7 +165,7 @@ HEADS = {
         ),
         Head(
             name="prototype",
-            summary="nearest class mean of centred features of unit length (SimpleShot)",
+            summary="nearest class mean, centred, of unit length (SimpleShot)",
             parameter=NOTHING,
             make=lambda _, __, ___: NearestPrototype(),
             search=search_prototype,
@@ -195,7 +195,7 @@ def find_head(name: str) -> Head:
         raise UnknownNameError("head", name, HEADS, hint="your own is written package.module:factory")
     make = maker(name)
     has_probabilities = hasattr(own_classifier(name), "predict_proba")
-    search = partial(search_by_fitting, make=make)
+    search = partial(search_by_fitting, make=make, name=name)
     return Head(name, "your own", NOTHING, make, search, has_probabilities, is_isometric=False)
 
 

@@ -8,7 +8,7 @@ pictures' own k-th nearest neighbours, and the limit of that ratio comes from th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from featx.errors import LabelsError, UsageError
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
+Progress = Callable[[int, int], None]
 
 SCALES = {10: 0.4, 30: 0.33, 100: 0.3}
 """Neighbours k against which distances are held, and the largest ratio that counts as near at each."""
@@ -73,7 +74,7 @@ class NearDuplicates:
 
     Attributes
     ----------
-    n_samples : int
+    n_samples, n_features : int
     pairs : int array (n_pairs, 2)
         Positions, the smaller first; the nearest pair first.
     distances : float array (n_pairs,)
@@ -86,6 +87,7 @@ class NearDuplicates:
     """
 
     n_samples: int
+    n_features: int
     pairs: IntArray
     distances: NDArray[np.float64]
     thresholds: tuple[Threshold, ...]
@@ -99,6 +101,8 @@ class NearDuplicates:
     def rule(self) -> str:
         """What counts as near, in words."""
         measure = "cosine distance of centred features"
+        if self.n_features == 1:
+            return "not told from one feature: it has no direction to compare"
         if self.distance is not None:
             return f"{measure} of at most {self.distance:g}, as asked for"
         if not self.thresholds:
@@ -110,7 +114,9 @@ class NearDuplicates:
         return f"{measure} of at most {', or '.join(sides)}"
 
 
-def find_near_duplicates(X: FloatArray, *, distance: float | None = None) -> NearDuplicates:
+def find_near_duplicates(
+    X: FloatArray, *, distance: float | None = None, progress: Progress | None = None
+) -> NearDuplicates:
     """Find the pairs of samples that are nearer to each other than chance would have it.
 
     Features are centred by their mean, and the distance is one minus the cosine. A pair is near when its distance is at
@@ -132,16 +138,19 @@ def find_near_duplicates(X: FloatArray, *, distance: float | None = None) -> Nea
     X : float array (n_samples, n_features)
     distance : float, optional
         Take every pair up to this distance instead.
+    progress : callable (done, total), optional
+        Counts samples.
 
     Returns
     -------
     NearDuplicates
-        Each sample's nearest 200 are looked at. Time is that of n^2 n_features multiplications in single precision;
-        memory is a copy of X, and some 300 MB at n = 50,000.
+        None from a single feature, which has no direction. Each sample's nearest 200 are looked at. Time is that of
+        n^2 n_features multiplications in single precision; memory is a copy of X, and some 300 MB at n = 50,000.
     """
-    n = len(X)
+    n, n_features = X.shape
     scales = [k for k in SCALES if n >= 10 * k] or ([min(10, n // 6)] if n >= FEWEST else [])
-    neighbours = nearest_neighbours(X, 2 * max(SCALES) if distance is not None else 2 * max(scales, default=1))
+    m = 2 * max(SCALES) if distance is not None else 2 * max(scales, default=1)
+    neighbours = nearest_neighbours(X, m, progress=progress)
     limits = np.zeros(neighbours.distance.shape)
     thresholds = []
     if distance is not None:
@@ -152,12 +161,14 @@ def find_near_duplicates(X: FloatArray, *, distance: float | None = None) -> Nea
             thresholds.append(_threshold(neighbours.distance, k, share))
             reach = neighbours.distance[:, k - 1]
             np.maximum(limits, thresholds[-1].ratio * np.sqrt(reach[:, None] * reach[neighbours.index]), out=limits)
+    if n_features == 1:  # all samples on one side of the mean have the same direction
+        limits -= np.inf
     found = np.argwhere(neighbours.distance <= limits)
     pairs = np.sort(np.stack([found[:, 0], neighbours.index[found[:, 0], found[:, 1]]], axis=1), axis=1)
     distances = neighbours.distance[found[:, 0], found[:, 1]]
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     order = np.argsort(distances[first], kind="stable")
-    return NearDuplicates(n, pairs[order], distances[first][order], tuple(thresholds), distance, neighbours)
+    return NearDuplicates(n, n_features, pairs[order], distances[first][order], tuple(thresholds), distance, neighbours)
 
 
 def _threshold(distances: NDArray[np.float64], k: int, expected: float) -> Threshold:
@@ -173,7 +184,7 @@ def _threshold(distances: NDArray[np.float64], k: int, expected: float) -> Thres
     return Threshold(k, ratio, ratio * float(np.median(near)))
 
 
-def nearest_neighbours(X: FloatArray, m: int) -> Neighbours:
+def nearest_neighbours(X: FloatArray, m: int, *, progress: Progress | None = None) -> Neighbours:
     """Find the m nearest others of each sample by the cosine of centred features, in blocks of the n x n matrix.
 
     Parameters
@@ -181,6 +192,7 @@ def nearest_neighbours(X: FloatArray, m: int) -> Neighbours:
     X : float array (n_samples, n_features)
     m : int
         Fewer where there are not so many others.
+    progress : callable (done, total), optional
     """
     units = centred_units(X)
     n = len(units)
@@ -197,6 +209,8 @@ def nearest_neighbours(X: FloatArray, m: int) -> Neighbours:
         _sharpen(units, rows, near, apart)
         order = np.lexsort((near, apart), axis=1)
         index[rows], distance[rows] = np.take_along_axis(near, order, 1), np.take_along_axis(apart, order, 1)
+        if progress is not None:
+            progress(int(rows[-1]) + 1, n)
     return Neighbours(index, distance)
 
 

@@ -118,6 +118,8 @@ def fit_novelty(X: ArrayLike, groups: IntArray | None, *, random_state: int = 0)
 def unit_length(X: ArrayLike) -> NDArray[np.float32]:
     """Scale rows to length 1; a row of zeros stays."""
     rows = np.asarray(X, dtype=np.float32)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)  # no square under- or overflows
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 

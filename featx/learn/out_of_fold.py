@@ -208,7 +208,10 @@ def finish(
         }
         for number, outcome in enumerate(outcomes)
     ]
-    return [Outcome(own, failures) for own, failures in zip(heads, unconverged, strict=True)]
+    return [
+        replace(outcome, heads=own, unconverged=failures)
+        for outcome, own, failures in zip(outcomes, heads, unconverged, strict=True)
+    ]
 
 
 def _learn(

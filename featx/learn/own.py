@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 
-from featx.errors import InputError, UsageError
+from featx.errors import FeatxError, InputError, UsageError
 from featx.learn.training import Scored, TrainingParts
 from featx.own_code import current_folder, find_function
 
 Make = Callable[[float, str | None, int], Any]
 
 
-def search_by_fitting(parts: TrainingParts, values: Sequence[float], *, make: Make) -> Iterator[Scored]:
+_FAILURES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def own_failures(name: str) -> Iterator[None]:
+    """Say whose fault it is where a user's own classifier fails."""
+    try:
+        yield
+    except FeatxError:
+        raise
+    except _FAILURES as error:
+        raise InputError(
+            f"head {name} failed on these features: {type(error).__name__}: {error}. It is fitted on scaled features, "
+            "negative ones too; leave it out, or mend it"
+        ) from error
+
+
+def search_by_fitting(parts: TrainingParts, values: Sequence[float], *, make: Make, name: str = "") -> Iterator[Scored]:
     """Score each part's rows by classifiers fitted one by one; see `featx.learn.heads.Head.search`."""
     for fitted, scored in zip(parts.fitted, parts.scored, strict=True):
         X, codes = parts.X[fitted], parts.codes[fitted]
-        models = [make(value, parts.class_weight, parts.random_state).fit(X, codes) for value in values]
-        say = "predict_proba" if hasattr(models[0], "predict_proba") else "decision_function"
-        yield Scored(
-            np.stack([model.predict(parts.X[scored]) for model in models]),
-            np.stack([getattr(model, say)(parts.X[scored]) for model in models]),
-            np.ones(len(values), dtype=bool),
-        )
+        with own_failures(name):
+            models = [make(value, parts.class_weight, parts.random_state).fit(X, codes) for value in values]
+            say = "predict_proba" if hasattr(models[0], "predict_proba") else "decision_function"
+            found = Scored(
+                np.stack([model.predict(parts.X[scored]) for model in models]),
+                np.stack([getattr(model, say)(parts.X[scored]) for model in models]),
+                np.ones(len(values), dtype=bool),
+            )
+        yield found
 
 
 @lru_cache

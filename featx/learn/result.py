@@ -14,6 +14,7 @@ import numpy as np
 from featx.errors import UsageError
 from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
+from featx.learn.candidates import Searched, cv_results
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.leaks import Leaks
@@ -140,6 +141,8 @@ class FitResult:
         What could make the scores too good: near-duplicates, groups that give the answer away.
     locked : LockedPart or None
         What the file keeps for the last test: it took no part in anything.
+    searches : list of Searched
+        All that was compared, for each file: in each outer fold, and for the saved classifier.
     """
 
     estimator: Any
@@ -172,6 +175,7 @@ class FitResult:
     digest: str = ""
     weights: bytes | None = field(default=None, repr=False)
     locked: LockedPart | None = None
+    searches: list[Searched] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx fit --json`` prints."""
@@ -262,9 +266,7 @@ class FitResult:
                 f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
                 "scores in mind is no longer blind to it, and its own score there would be too good."
             )
-        evaluation = self.whole.evaluation
-        if evaluation.unseen:
-            notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
+        notes += self.whole.evaluation.notes
         if self.n_missing:
             notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
         if self.unlabelled:
@@ -322,6 +324,22 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         conformal=result.trust.conformal,
         novelty=result.trust.novelty,
     )
+
+
+def save_cv_results(result: FitResult, path: str | os.PathLike[str]) -> None:
+    """Write all that was compared as CSV, one row each, see `featx.learn.candidates.cv_results`; all or nothing.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file cannot be written.
+    """
+    columns = cv_results(result.searches)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    save_text(path, text.getvalue(), what="results of the search")
 
 
 def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:

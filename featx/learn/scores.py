@@ -24,6 +24,9 @@ from featx.learn.score_intervals import cross_validated_intervals, fixed_interva
 from featx.learn.splits import Fold
 from featx.learn.threshold import Threshold
 
+MOST_NAMED = 10
+"""Classes that a message names."""
+
 
 @dataclass(frozen=True, eq=False)
 class FoldPredictions:
@@ -138,9 +141,27 @@ class Evaluation:
     n_repeats: int = 1
     estimand: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear of the samples that were scored."""
+        notes = []
+        if self.unseen:
+            notes.append(f"Classes that the head has never seen, counted as wrong: {_listed(self.unseen)}.")
+        absent = [one.name for one in self.per_class if not one.support]
+        if absent:
+            notes.append(
+                f"No sample that was scored is of these classes, and no score says how they fare: {_listed(absent)}."
+            )
+        return notes
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and None, for JSON."""
         return asdict(self)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(name if name == name.strip() else repr(name) for name in names[:MOST_NAMED]) + more
 
 
 def check_positive(positive: str | None, classes: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import joblib
@@ -105,6 +105,8 @@ class Choice:
         else ``""``.
     place : int
         Of the value among those tried, the simplest head first.
+    by_fold : tuple of float or None
+        The scoring on each inner fold; None where it is undefined.
     """
 
     head: str
@@ -113,6 +115,7 @@ class Choice:
     score: float
     edge: str = ""
     place: int = 0
+    by_fold: tuple[float | None, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def rank(self) -> tuple[float, int, int, int]:
@@ -232,10 +235,13 @@ class Outcome:
     heads : dict of str to Fitted
         Each head with the scaling and the value of its parameter that are best for it.
     unconverged : list of Unconverged
+    candidates : list of Choice
+        All that were compared, scaling by scaling.
     """
 
     heads: dict[str, Fitted]
     unconverged: list[Unconverged]
+    candidates: list[Choice] = field(default_factory=list)
 
     @property
     def best(self) -> Fitted:
@@ -290,9 +296,11 @@ def run_jobs(
         found = report(
             _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, kept)
         )
+        tried: list[list[Choice]] = [[] for _ in jobs]
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
         for (number, _), (choices, failures) in zip(tasks, found, strict=True):
+            tried[number] += choices
             for choice in choices:
                 candidates.setdefault((number, choice.head), []).append(choice)
             unconverged[number] += failures
@@ -304,7 +312,7 @@ def run_jobs(
         for (number, head), (fitted, failures) in zip(best, refits, strict=True):
             heads[number][head] = fitted
             unconverged[number] += failures
-    return [Outcome(own, failures) for own, failures in zip(heads, unconverged, strict=True)]
+    return [Outcome(*parts) for parts in zip(heads, unconverged, tried, strict=True)]
 
 
 Search = tuple[list[Choice], list[Unconverged]]
@@ -335,7 +343,10 @@ def _from_ledger(found: Any) -> Search | None:
     if found is None:
         return None
     choices, failures = found
-    return [Choice(**choice) for choice in choices], [Unconverged(**failure) for failure in failures]
+    return (
+        [Choice(**{**choice, "by_fold": tuple(choice["by_fold"])}) for choice in choices],
+        [Unconverged(**failure) for failure in failures],
+    )
 
 
 def refit(
@@ -384,10 +395,16 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
         ]
         edge = find_head(head).parameter.edge
         choices += [
-            Choice(head, samples.scaling, value, float(mean), edge(value, values), place)
-            for place, (value, mean) in enumerate(zip(values, np.nanmean(found[head].scores, axis=0), strict=True))
+            Choice(head, samples.scaling, value, float(mean), edge(value, values), place, _known(by_fold))
+            for place, (value, mean, by_fold) in enumerate(
+                zip(values, np.nanmean(found[head].scores, axis=0), found[head].scores.T, strict=True)
+            )
         ]
     return choices, failures
+
+
+def _known(scores: FloatArray) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(score) else float(score) for score in scores)
 
 
 @contextmanager
@@ -396,6 +413,7 @@ def _counting() -> Iterator[list[warnings.WarningMessage]]:
     failures: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)  # labels are words
         yield failures
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):

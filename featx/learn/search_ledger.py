@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from featx.learn.search import Job, Space
 
 
+RECORD = 2
+"""What is written of a search: a ledger that holds less, of an earlier featx, is as good as none."""
+
+
 @dataclass(frozen=True)
 class SearchKeys:
     """Names the searches of one set of features and one space.
@@ -43,7 +47,7 @@ class SearchKeys:
     def of(cls, X: NDArray[np.float64], y: NDArray[np.str_], space: Space) -> SearchKeys:
         """Digest what all searches depend on."""
         found = hashlib.sha256(np.ascontiguousarray(X).data)
-        versions = (__version__, np.__version__, scipy.__version__, sklearn.__version__)
+        versions = (RECORD, __version__, np.__version__, scipy.__version__, sklearn.__version__)
         found.update(json.dumps([X.shape, y.tolist(), asdict(space), versions]).encode())
         return cls(found.hexdigest())
 

@@ -76,7 +76,7 @@ def make_folds(
     group_names : sequence of str, optional
         Names of the groups, for messages.
     what, option : str
-        What is split, and the option that sets `n_splits`, for messages.
+        What is split, and the option that sets `n_splits` (``""``: none does), for messages.
     inner_splits : int
         Folds into which each training part is split again (nested cross-validation): so many samples, or groups, of
         every class are in every training part.
@@ -131,7 +131,7 @@ def check_classes(
     n_splits : int
         Folds that every class must be able to fill.
     what, option : str
-        What is split, and the option that sets `n_splits`, for messages.
+        What is split, and the option that sets `n_splits` (``""``: none does), for messages.
     inner_splits : int
         Folds into which each training part is split again (nested cross-validation): what is left of a class after
         its largest test part must fill them too.
@@ -143,9 +143,15 @@ def check_classes(
     """
     classes, codes = np.unique(np.asarray(y), return_inverse=True)
     if len(classes) == 0:
-        raise LabelsError(f"no labelled samples for {what}")
+        raise LabelsError(
+            f"no labelled samples for {what}; give `featx extract` class folders or a label column, which computes no "
+            "features again"
+        )
     if len(classes) == 1:
-        raise LabelsError(f"only one class, {str(classes[0])!r}, for {what}; a classifier needs at least two")
+        raise LabelsError(
+            f"only one class, {str(classes[0])!r} ({len(codes)} samples), for {what}; a classifier needs at least two. "
+            "`featx info` lists the labels of the file"
+        )
     counts = dict(zip(classes.tolist(), _class_sizes(codes, groups, len(classes)).tolist(), strict=True))
     enough = n_splits
     while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
@@ -154,18 +160,22 @@ def check_classes(
     if not small:
         return
     unit = "samples" if groups is None else "groups"
-    listed = ", ".join(f"{name!r} has {count}" for name, count in list(small.items())[:10])
-    more = f", and {len(small) - 10} more classes" if len(small) > 10 else ""
+    listed = ", ".join(f"{name!r} has {count}" for name, count in list(small.items())[:5])
+    more = f", and {len(small) - 5} more classes" if len(small) > 5 else ""
     needs = f"{n_splits} folds" + (f" with {inner_splits} inner folds" if inner_splits > 1 else "")
     offers = []
     least = min(small.values())
     cv = min(n_splits, least)
     inner = min(inner_splits, _left_to_train(least, cv))
-    if cv >= 2 and inner >= min(inner_splits, 2):
+    if option and cv >= 2 and inner >= min(inner_splits, 2):
         offers.append(f"{option} {cv}" + (f" --inner-cv {inner}" if inner != inner_splits else ""))
     if len(classes) - len(small) >= 2:
         offers.append(f"--min-per-class {enough} (leaves out {len(small)} of {len(classes)} classes)")
     way_out = f"try {' or '.join(offers)}" if offers else f"give each class at least {enough} {unit}"
+    if groups is not None and not offers:
+        way_out += " (all that share a group, or their bytes, are one)"
+    if len(codes) > 3 and len(classes) > len(codes) / 2:
+        way_out += f". {len(classes)} classes of {len(codes)} samples: are the labels names or measurements?"
     raise LabelsError(f"too few {unit} for {needs} in {what}: {listed}{more}; at least {enough} needed. {way_out}")
 
 
@@ -249,7 +259,7 @@ def _no_shuffle(
         for n, inner in ways
         if _shuffled(codes, groups, n, inner, random_state, 0) is not None
     )
-    way_out = next(offers, "more groups that hold this class are needed")
+    way_out = next(offers if option else iter(()), "more groups that hold this class are needed")
     training = "every class" if inner_splits == 1 else f"{inner_splits} groups of every class"
     name = str(classes[int(np.argmin(sizes))])
     return (

@@ -17,7 +17,7 @@ from featx.learn.near_duplicates import NearDuplicates, check_clusters, find_nea
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Finish
 from featx.learn.plan import EvaluationPlan, plan_evaluation
-from featx.learn.search import Job
+from featx.learn.search import Job, Progress
 from featx.learn.splits import Fold, check_classes, find_small_classes, make_folds
 
 IntArray = NDArray[np.int64]
@@ -46,11 +46,12 @@ class Study:
     options: FitOptions
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], options: FitOptions) -> Study:
+    def of(cls, entries: Sequence[Entry], options: FitOptions, looking: Progress | None = None) -> Study:
         """Resolve groups and plan the evaluation; near-duplicates to be grouped are those in any of the files."""
         data = entries[0].samples
         groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
-        near = {one.name: find_near_duplicates(one.plain, distance=options.near_duplicate_distance) for one in entries}
+        distance = options.near_duplicate_distance
+        near = {one.name: find_near_duplicates(one.plain, distance=distance, progress=looking) for one in entries}
         found = [one for one in near.values() if len(one)]
         if options.group_near_duplicates and found:
             apart = groups.ids
@@ -61,15 +62,17 @@ class Study:
         return cls(list(entries), groups, near, plan, options)
 
     @classmethod
-    def arrange(cls, labelled: Sequence[Entry], options: FitOptions) -> tuple[Study, dict[str, int]]:
-        """Leave out the classes that are too small to choose on, and count them."""
-        study = cls.of(labelled, options)
+    def arrange(
+        cls, labelled: Sequence[Entry], options: FitOptions, looking: Progress | None = None
+    ) -> tuple[Study, dict[str, int]]:
+        """Leave out the classes that are too small to choose on, and count them; `looking` as in `featx.fit.fit`."""
+        study = cls.of(labelled, options, looking)
         if options.min_per_class is None:
             return study, {}
         y, rows = study.data.y, study.plan.train
         small = find_small_classes(y[rows], options.min_per_class, study.ids(rows))
         left_out = {name: int(np.sum(y == name)) for name in small}
-        return cls.of([one.take(~np.isin(y, small)) for one in labelled], options), left_out
+        return cls.of([one.take(~np.isin(y, small)) for one in labelled], options, looking), left_out
 
     @property
     def data(self) -> Features:
@@ -112,6 +115,7 @@ class Study:
         y, groups = self.data.y[plan.choose], self.ids(plan.choose)
         if plan.scheme == "val-test":
             check_classes(y, groups, n_splits=1, what="training")
+            self._check_validation()
             return []
         return make_folds(
             y,
@@ -122,7 +126,17 @@ class Study:
             prescribed=self.prescribed,
             group_names=self.groups.names,
             inner_splits=options.inner_cv,
+            what="cross-validation" if plan.scheme == "nested-cv" else "cross-validation of the split train",
         )
+
+    def _check_validation(self) -> None:
+        """Raise LabelsError where the validation part has one class: whatever always names it would be chosen."""
+        classes = self.classes(self.plan.validate)
+        if len(classes) < 2:
+            raise LabelsError(
+                f"val, on which the head is chosen, has samples of one class only, {classes[0]!r}: a head that always "
+                "names it would look perfect. Put samples of every class into val, or use --split ignore"
+            )
 
     def outer_jobs(self, folds: Sequence[Fold]) -> list[Job]:
         """Make the job of each fold of nested cross-validation; those whose heads are kept for sets keep them."""

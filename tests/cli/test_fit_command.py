@@ -1,6 +1,7 @@
 """``featx fit`` and ``featx predict`` as a person or a program calls them."""
 
 import csv
+import errno
 import json
 import pickle
 import zipfile
@@ -67,6 +68,16 @@ def test_oof_has_every_sample_once_with_its_group_and_fold(featx, features, tmp_
         assert float(row["p_moss"]) + float(row["p_rust"]) == pytest.approx(1)
 
 
+def test_cv_results_has_a_row_for_each_candidate_of_each_choice(featx, features, tmp_path):
+    target = tmp_path / "cv.csv"
+    outcome = featx("fit", features, *QUICK, "--head", "logreg", "--head", "prototype", "--cv-results", target)
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader(target.read_text().splitlines()))
+    assert len(rows) == 4 * (3 + 1)  # three folds and the final choice, three values of C and a prototype
+    assert [row["outer_fold"] for row in rows if row["chosen"] == "True"] == ["1", "2", "3", "final"]
+    assert {"split1_test_score", "mean_test_score", "std_test_score", "rank_test_score", "param_C"} <= set(rows[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -95,6 +106,7 @@ def test_a_wrong_option_gets_one_clear_message_and_its_exit_code(featx, features
         ("-o", "nowhere/x.featx", "there is no folder"),
         ("--oof", "photos.h5", "predictions are written as .csv"),
         ("--oof", "nowhere/oof.csv", "there is no folder"),
+        ("--cv-results", "photos.h5", "results of the search are written as .csv"),
     ],
 )
 def test_a_name_that_cannot_be_written_is_refused_before_the_work_and_overwrites_nothing(
@@ -342,3 +354,51 @@ def test_files_of_other_samples_are_refused_with_their_names(featx, features, ph
     assert outcome.code == 4
     assert "fewer.h5 lacks 1 that another has" in " ".join(outcome.err.split())
     assert featx("fit", features, features, *QUICK).code == 2
+
+
+@pytest.fixture
+def own_heads(tmp_path, monkeypatch):
+    """A module of heads: one that a bundle holds, one that it does not, and one that fails on negative features."""
+    (tmp_path / "own_heads_of_the_command.py").write_text(
+        "from sklearn.naive_bayes import GaussianNB, MultinomialNB\n"
+        "class Mine(GaussianNB):\n"
+        "    pass\n"
+        "def naive(): return GaussianNB()\n"
+        "def mine(): return Mine()\n"
+        "def counts(): return MultinomialNB()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return "own_heads_of_the_command"
+
+
+def test_a_head_of_ones_own_that_cannot_be_saved_is_refused_before_the_search(featx, features, tmp_path, own_heads):
+    target = tmp_path / "own.featx"
+    refused = featx("fit", features, "-o", target, *QUICK, "--head", "logreg", "--head", f"{own_heads}:mine")
+    said = " ".join(refused.err.split())
+    assert refused.code == 6
+    assert f"--head {own_heads}:mine could not be saved, so nothing was searched" in said
+    assert "Mine: neither a type of scikit-learn's" in said
+    assert not target.exists()
+    assert featx("fit", features, *QUICK, "--head", f"{own_heads}:mine").code == 0
+    assert featx("fit", features, "-o", target, *QUICK, "--head", f"{own_heads}:naive").code == 0
+    assert target.exists()
+
+
+@pytest.mark.parametrize("options", [["-o", "own.featx"], []])
+def test_a_head_of_ones_own_that_fails_is_named_with_its_words(featx, features, own_heads, options):
+    outcome = featx("fit", features, *options, *QUICK, "--scaling", "standardise", "--head", f"{own_heads}:counts")
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 4
+    assert f"head {own_heads}:counts failed on these features: ValueError: Negative values" in said
+
+
+def test_results_are_printed_before_a_bundle_that_cannot_be_written(featx, features, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("featx.learn.bundle.disk.write_whole", full)
+    outcome = featx("fit", features, "-o", tmp_path / "x.featx", *QUICK)
+    assert outcome.code == 6
+    assert "No space left on device" in " ".join(outcome.err.split())
+    assert "balanced_accuracy" in outcome.out
+    assert (tmp_path / "x.featx.search").exists()  # --resume has the answer again in no time

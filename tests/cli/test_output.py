@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from featx.cli import output
+from featx.cli.heads import command
 
 
 def test_long_lines_break_between_words_and_keep_their_indent():
@@ -50,3 +51,10 @@ def test_a_command_to_copy_is_written_as_the_user_called_featx(monkeypatch):
     assert output.to_type("featx info a.h5") == "featx info a.h5"
     monkeypatch.setenv("FEATX_COMMAND", "bin/featx")
     assert output.to_type("featx info a.h5") == "bin/featx info a.h5"
+
+
+def test_the_table_of_heads_fits_a_terminal(capsys):
+    command.main([], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert max(map(len, lines)) <= 100

@@ -172,3 +172,10 @@ def test_one_large_cluster_is_refused_and_groups_that_were_given_are_not():
 def test_a_distance_is_from_0_to_2(distance):
     with pytest.raises(UsageError, match="expected 0 to 2"):
         check_distance(distance)
+
+
+def test_progress_counts_the_samples_that_were_compared(monkeypatch):
+    monkeypatch.setattr("featx.learn.near_duplicates._BLOCK", 50 * 20)
+    told = []
+    find_near_duplicates(np.random.default_rng(0).normal(size=(50, 4)), progress=lambda *of: told.append(of))
+    assert told == [(20, 50), (40, 50), (50, 50)]
