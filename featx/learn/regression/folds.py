@@ -70,8 +70,8 @@ def make_folds(
     UsageError
         Repeats of prescribed folds.
     """
-    check_numbers(y, groups, plan if prescribed is None else FoldPlan(1, what=plan.what))
     if prescribed is not None:
+        check_numbers(y, None, FoldPlan(1, what=plan.what))
         if plan.n_repeats != 1:
             raise UsageError(
                 f"--repeats {plan.n_repeats} with a fold column would repeat the same folds; leave it at 1"
@@ -80,6 +80,7 @@ def make_folds(
         for fold in folds:
             check_numbers(y[fold.train], None, FoldPlan(1, what=f"the training part of fold {fold.name!r}"))
         return folds
+    check_numbers(y, groups, plan)
     bins = bin_numbers(y, plan.n_splits)
     folds = []
     for repeat in range(plan.n_repeats):
@@ -98,17 +99,27 @@ def check_numbers(y: FloatArray, groups: IntArray | None, plan: FoldPlan) -> Non
     if np.ptp(y) == 0:
         raise LabelsError(f"all {len(y)} labels are {y[0]:g} in {plan.what}: there is nothing to predict")
     unit, n = ("samples", len(y)) if groups is None else ("groups", len(np.unique(groups)))
-    least = max(plan.n_splits, 3 if plan.n_splits > 1 else 2)
-    while plan.n_splits > 1 and least - math.ceil(least / plan.n_splits) < plan.inner_splits:
+    least = max(plan.n_splits, 2)
+    while plan.n_splits > 1 and _left_to_train(least, plan.n_splits) < plan.inner_splits:
         least += 1
-    if n < least:
-        inner = f" with {plan.inner_splits} inner folds" if plan.inner_splits > 1 else ""
-        enough = [cv for cv in range(plan.n_splits, 1, -1) if n >= 3 and n - math.ceil(n / cv) >= 2 and n >= cv]
-        way_out = f"at least {least} are needed"
-        if enough and plan.n_splits > 1:
-            left = min(plan.inner_splits, n - math.ceil(n / enough[0]))
-            way_out += f"; try {plan.option} {enough[0]}" + (f" --inner-cv {left}" if plan.inner_splits > 1 else "")
-        raise LabelsError(f"too few {unit} for {plan.n_splits} folds{inner} in {plan.what}: {n}; {way_out}")
+    if n >= least:
+        return
+    if plan.n_splits == 1:
+        raise LabelsError(f"too few {unit} in {plan.what}: {n}; at least {least} are needed")
+    inner = f" with {plan.inner_splits} inner folds" if plan.inner_splits > 1 else ""
+    way_out = ""
+    cv = min(plan.n_splits, n)
+    if cv >= 2 and _left_to_train(n, cv) >= min(plan.inner_splits, 2):
+        left = min(plan.inner_splits, _left_to_train(n, cv))
+        way_out = f"; try {plan.option} {cv}" + (f" --inner-cv {left}" if left < plan.inner_splits else "")
+    raise LabelsError(
+        f"too few {unit} for {plan.n_splits} folds{inner} in {plan.what}: {n}; at least {least} are needed{way_out}"
+    )
+
+
+def _left_to_train(n: int, n_splits: int) -> int:
+    """Units of `n` that are in training in the fold that tests most of them."""
+    return n - math.ceil(n / n_splits)
 
 
 def bin_numbers(y: FloatArray, n_splits: int) -> IntArray:
