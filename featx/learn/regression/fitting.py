@@ -12,9 +12,9 @@ from featx.learn.contest import Candidate, Contest, Entry, enter
 from featx.learn.dataset import Features
 from featx.learn.leaks import Leaks, find_splits, name_pairs
 from featx.learn.novelty import Novelty, fit_novelty
+from featx.learn.numbers import FloatArray
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparison, Comparisons
-from featx.learn.regression.folds import FloatArray
 from featx.learn.regression.intervals import NumberIntervals
 from featx.learn.regression.metrics import Tested
 from featx.learn.regression.result import NumberOutOfFold, RegressionResult

@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import LabelsError, UsageError
+from featx.learn.numbers import FloatArray, bin_numbers
 from featx.learn.splits import N_SHUFFLES, Fold, column_folds
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-MOST_BINS = 10
-"""Into which numbers are put for folds in which each bin has its share."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ def make_folds(
 ) -> list[Fold]:
     """Split into folds that are stratified by bins of equal counts of the numbers, whole groups only.
 
-    scikit-learn's StratifiedKFold, or StratifiedGroupKFold, on at most `MOST_BINS` bins, each of which has a sample for
-    every fold. The first repeat uses the seed itself.
+    scikit-learn's StratifiedKFold, or StratifiedGroupKFold, on the bins of `featx.learn.numbers.bin_numbers`, each of
+    which has a sample for every fold. The first repeat uses the seed itself.
 
     Parameters
     ----------
@@ -120,22 +117,6 @@ def check_numbers(y: FloatArray, groups: IntArray | None, plan: FoldPlan) -> Non
 def _left_to_train(n: int, n_splits: int) -> int:
     """Units of `n` that are in training in the fold that tests most of them."""
     return n - math.ceil(n / n_splits)
-
-
-def bin_numbers(y: FloatArray, n_splits: int) -> IntArray:
-    """Put numbers (n_samples,) into bins of about equal counts, each with at least `n_splits`; equal numbers together.
-
-    Returns
-    -------
-    int array (n_samples,)
-        Bins in ascending order, from 0.
-    """
-    for n_bins in range(min(MOST_BINS, len(y) // n_splits), 1, -1):
-        edges = np.unique(np.quantile(y, np.arange(1, n_bins) / n_bins))
-        bins = np.unique(np.searchsorted(edges, y, side="right"), return_inverse=True)[1].astype(np.int64)
-        if np.bincount(bins).min() >= n_splits:
-            return bins
-    return np.zeros(len(y), dtype=np.int64)
 
 
 def _deal(bins: IntArray, groups: IntArray | None, plan: FoldPlan, repeat: int) -> list[IntArray]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.numbers import parse_numbers
-from featx.learn.regression.folds import FloatArray, FoldPlan, IntArray, check_numbers, make_folds
+from featx.learn.numbers import FloatArray, parse_numbers
+from featx.learn.regression.folds import FoldPlan, IntArray, check_numbers, make_folds
 from featx.learn.regression.heads import order_of
 from featx.learn.regression.search import NumberSpace
 from featx.learn.search import Job

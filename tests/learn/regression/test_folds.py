@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.numbers import look_like_numbers, parse_number, parse_numbers
-from featx.learn.regression.folds import FoldPlan, bin_numbers, make_folds
+from featx.learn.numbers import bin_numbers, look_like_numbers, parse_number, parse_numbers, strata_of
+from featx.learn.regression.folds import FoldPlan, make_folds
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -81,3 +81,10 @@ def test_a_fold_column_prescribes_the_folds():
         make_folds(np.arange(6.0), None, FoldPlan(5, 2), prescribed=column)
     with pytest.raises(LabelsError, match="puts group"):
         make_folds(np.arange(6.0), np.zeros(6, dtype=np.int64), FoldPlan(5), prescribed=column)
+
+
+def test_strata_are_ranges_of_numbers_and_classes_as_they_are():
+    strata = strata_of(np.array([*(f"{i}.5" for i in range(40)), "unclear"]))
+    assert np.unique(strata).tolist() == ["0.5 to 9.5", "10.5 to 19.5", "20.5 to 29.5", "30.5 to 39.5", "unclear"]
+    classes = np.array(["a", "b"] * 20)
+    assert strata_of(classes) is classes
