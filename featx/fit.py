@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,18 @@ from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, finish, like
 from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
 from featx.learn.saveable import check_saveable
-from featx.learn.scores import check_positive
+from featx.learn.scores import Evaluation, check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
+from featx.learn.tasks import CLASSIFICATION, REGRESSION
 from featx.learn.threshold import check_two_classes
 from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
+
+if TYPE_CHECKING:
+    from featx.learn.regression.result import RegressionResult
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_cv_results", "save_out_of_fold"]
 
@@ -42,8 +47,8 @@ def fit(
     ledger: SearchLedger | None = None,
     target: str | None = None,
     looking: Progress | None = None,
-) -> FitResult:
-    """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
+) -> FitResult | RegressionResult:
+    """Train and cross-validate a head on the features in a file, or on those of the best of several.
 
     Parameters
     ----------
@@ -61,7 +66,8 @@ def fit(
 
     Returns
     -------
-    FitResult
+    FitResult, or what the task of the options gives instead
+        Each has ``to_dict``, ``save`` and ``save_out_of_fold``.
 
     Raises
     ------
@@ -98,8 +104,27 @@ def fit_features(
     ledger: SearchLedger | None = None,
     target: str | None = None,
     looking: Progress | None = None,
+) -> FitResult | RegressionResult:
+    """Train and cross-validate a head on features that are already in memory, several by name; see `fit`."""
+    return _FITS[options.task](features, options, progress=progress, ledger=ledger, target=target, looking=looking)
+
+
+def _fit_numbers(*arguments: Any, **options: Any) -> RegressionResult:
+    from featx.learn.regression.fitting import fit_numbers
+
+    return fit_numbers(*arguments, **options)
+
+
+def _fit_classes(
+    features: Features | Mapping[str, Features],
+    options: FitOptions,
+    *,
+    progress: Progress | None,
+    ledger: SearchLedger | None,
+    target: str | None,
+    looking: Progress | None,
 ) -> FitResult:
-    """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
+    """Train and cross-validate a classifier."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
     for one in entries:
@@ -114,7 +139,7 @@ def fit_features(
 
     folds = study.outer_folds()
     if target is not None:
-        check_saveable(study, target)
+        check_saveable(study, y, options.space, target)
     set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
     loose, loose_folds, no_gap = study.ungrouped(folds)
@@ -156,7 +181,7 @@ def fit_features(
 
     accounts = Accounts(study, folds)
 
-    def alone(candidates: Sequence[Candidate]) -> HeadResult:
+    def alone(candidates: Sequence[Candidate]) -> HeadResult[Evaluation]:
         return accounts.scores(contest.best(candidates))
 
     among = contest.candidates
@@ -199,3 +224,10 @@ def fit_features(
             for job, outcome in zip([*jobs[: len(folds)], jobs[-1]], outcomes, strict=True)
         ],
     )
+
+
+_FITS: dict[str, Callable[..., FitResult | RegressionResult]] = {
+    CLASSIFICATION: _fit_classes,
+    REGRESSION: _fit_numbers,
+}
+"""What fits, by task."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featx.errors import BundleError, LabelsError, SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
@@ -19,11 +21,16 @@ from featx.learn.held_out import draw_held_out
 from featx.learn.intervals import wilson_interval
 from featx.learn.lock_reports import MOST_PAIRS, LockReport, LookReport, describe_near
 from featx.learn.near_duplicates import check_clusters, check_distance, find_near_duplicates
-from featx.learn.scores import evaluate_fixed
+from featx.learn.numbers import parse_numbers, strata_of
+from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.learn.splits import check_whole_groups
+from featx.learn.tasks import CLASSIFICATION, REGRESSION
 from featx.store.file import FeatureFile
 from featx.store.locked import LockedSet, Look
 from featx.store.relock import change_locked
+
+if TYPE_CHECKING:
+    from featx.learn.regression.scores import NumberEvaluation
 
 DEFAULT_FRACTION = 0.2
 _EXPECTED_ACCURACY = 0.9  # for which the width of the interval to come is foretold
@@ -80,7 +87,8 @@ def lock(
 ) -> LockReport:
     """Lock a part of a feature file: from then on no label of it is used for choosing or fitting.
 
-    Whole groups are locked (given ones, joined by identical bytes), and about the same share of each class. The lock is
+    Whole groups are locked (given ones, joined by identical bytes), and about the same share of each class, or of each
+    range of labels that are numbers. The lock is
     part of the file. It stays when the file is brought up to date or made anew; a new image that shares a group or its
     bytes with a locked one is locked too, others are open.
 
@@ -112,6 +120,7 @@ def lock(
     features = load_features(path, allow_missing=True)
     check_learnable(features)
     labelled = features.take(features.y != "")
+    labelled = replace(labelled, y=strata_of(labelled.y))
     near = find_near_duplicates(labelled.X, distance=options.near_duplicate_distance)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)
     if options.group_near_duplicates and len(near):
@@ -176,17 +185,8 @@ def open_locked(
     near_rule, pairs = _near_across(rest, labelled)
 
     X = labelled.X if labelled.X.ndim == 2 else labelled.X[:, : needed.n_views].reshape(-1, needed.n_features)
-    predicted, probabilities = loaded.classify(X)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)
-    evaluation = evaluate_fixed(
-        labelled.y,
-        predicted,
-        probabilities,
-        loaded.classes,
-        groups=groups.ids,
-        y_train=rest.y[np.isin(rest.y, loaded.classes)],
-        positive=loaded.positive,
-    )
+    evaluation = _EVALUATIONS[loaded.task](loaded, X, labelled, groups, rest)
     look = Look(
         date=_written(now),
         bundle=Path(bundle).name,
@@ -210,6 +210,39 @@ def open_locked(
         n_near_duplicates=len(pairs),
         near_rule=near_rule,
     )
+
+
+def _evaluate_classes(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
+) -> Evaluation:
+    predicted, probabilities = bundle.classify(X)
+    return evaluate_fixed(
+        labelled.y,
+        predicted,
+        probabilities,
+        bundle.classes,
+        groups=groups.ids,
+        y_train=rest.y[np.isin(rest.y, bundle.classes)],
+        positive=bundle.positive,
+    )
+
+
+def _evaluate_numbers(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
+) -> NumberEvaluation:
+    from featx.learn.regression.scores import evaluate_fixed as evaluate
+    from featx.learn.regression.search import predict_numbers
+
+    y = parse_numbers(labelled.y, labelled.keys)
+    predicted = predict_numbers(bundle.pipeline, np.asarray(X, dtype=np.float64), len(X) // len(y))
+    return evaluate(y, predicted, groups.ids, y_train=parse_numbers(rest.y, rest.keys) if len(rest) else None)
+
+
+_EVALUATIONS: dict[str, Callable[..., Evaluation | NumberEvaluation]] = {
+    CLASSIFICATION: _evaluate_classes,
+    REGRESSION: _evaluate_numbers,
+}
+"""What scores the locked part, by task."""
 
 
 def _counted(now_locked: LockedSet | None, locked: LockedSet, look: Look) -> LockedSet:

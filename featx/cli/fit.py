@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featx.cli import options, output, report
+from featx.cli import options, output, regression_report, report
+from featx.learn.tasks import CLASSIFICATION, REGRESSION, TASKS, Task
+
+REPORTS: dict[str, Callable[[Any], None]] = {
+    CLASSIFICATION: report.print_fit,
+    REGRESSION: regression_report.print_fit,
+}
+"""What prints the account of a fit, by task."""
+
+
+def _usual(of: Callable[[Task], str]) -> str:
+    """Say the default of an option that a task may have its own of."""
+    usual = of(TASKS[CLASSIFICATION])
+    others = [f"for {task.name} {of(task)}" for task in TASKS.values() if of(task) != usual]
+    return f"  [default: {'; '.join([usual, *others])}]"
 
 
 @click.command("fit")
 @click.argument("files", metavar="FILE.h5 ...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
+@click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted head is saved.")
+@click.option("--task", type=click.Choice(list(TASKS)), default=CLASSIFICATION, show_default=True,
+    help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values()) + ".")  # fmt: skip
 @click.option(
-    "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
-    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete.",
+    "--head", "heads", multiple=True, metavar="NAME",
+    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete."
+    + _usual(lambda task: ", ".join(task.heads)),
 )  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Outer folds.")
 @click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of each choice.")
@@ -28,8 +46,8 @@ from featx.cli import options, output, report
 @click.option("--class-weight", type=click.Choice(["balanced"]),
     help="Every class counts the same, however many images it has.")  # fmt: skip
 @click.option(
-    "--scoring", default="balanced_accuracy", show_default=True, metavar="NAME", help="What the choice maximises."
-)
+    "--scoring", default="", metavar="NAME", help="What the choice maximises." + _usual(lambda task: task.scoring)
+)  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
     help="Whether train, val and test of the file are kept apart.")  # fmt: skip
 @click.option("--refit", type=click.Choice(["default", "all"]), default="default", show_default=True,
@@ -76,7 +94,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Train and cross-validate a classifier on the features in FILE.h5, and save it.
+    """Train and cross-validate a head on the features in FILE.h5, and save it.
 
     Head, scaling and C are chosen inside each training part, so that the score printed is the score
     of the whole procedure. Samples of one group are never on both sides. Several files of the same
@@ -88,6 +106,7 @@ def command(
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
       featx fit cache/scans.h5 -o scans.featx --positive tumour --threshold sensitivity=0.95
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
+      featx fit cache/wrists.h5 --task regression -o age.featx    labels are numbers
     """
     from featx.errors import UsageError
     from featx.fit import FitOptions, fit, save, save_cv_results, save_out_of_fold
@@ -104,7 +123,7 @@ def command(
             raise UsageError("--oof and --cv-results name the same file: give each its own")
     if resume and target is None:
         raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
-    fit_options = FitOptions(**values)
+    fit_options = FitOptions(**values | {"heads": values["heads"] or None})
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
         with (
@@ -117,7 +136,7 @@ def command(
             output.say("finished searches are kept: the same command with --resume goes on")
         raise
     if not as_json:
-        report.print_fit(result)  # before what can fail: a full disk must not cost the answer
+        REPORTS[fit_options.task](result)  # before what can fail: a full disk must not cost the answer
     if target is not None:
         save(result, target)
     if ledger is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli import output, report
+from featx.cli import output, regression_report, report
 
 if TYPE_CHECKING:
     from featx.learn.lock_reports import LockReport, LookReport
@@ -54,7 +54,12 @@ def print_look(look: LookReport) -> None:
         f"\n{look.look.bundle} on {output.count(look.look.n_samples, 'locked sample')}"
         + (f", groups: {look.groups}" if look.groups else "")
     )
-    report.print_evaluation(look.evaluation)
+    from featx.learn.scores import Evaluation
+
+    if isinstance(look.evaluation, Evaluation):
+        report.print_evaluation(look.evaluation)
+    else:
+        regression_report.print_evaluation(look.evaluation)
 
 
 def print_locked(locked: dict[str, Any]) -> None:
@@ -68,11 +73,16 @@ def print_locked(locked: dict[str, Any]) -> None:
 
 def _print_looks(looks: list[dict[str, Any]]) -> None:
     output.print_table(
-        ["look", "date", "classifier", "sha256", "samples", "balanced accuracy"],
+        ["look", "date", "bundle", "sha256", "samples", "score", "value"],
         [
             (number, one["date"], one["bundle"], one["bundle_sha256"][:8], one["n_samples"],
-             one["scores"].get("balanced_accuracy"))
+             *_main_score(one["scores"]))
             for number, one in enumerate(looks, 1)
         ],
         indent=4,
     )  # fmt: skip
+
+
+def _main_score(scores: dict[str, float | None]) -> tuple[str, float | None]:
+    name = next((name for name in ("balanced_accuracy", "mae") if name in scores), "")
+    return name, scores.get(name)

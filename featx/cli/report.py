@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from featx.cli.leak_report import print_leaks
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
+    from featx.learn.answers import Answers
     from featx.learn.intervals import Interval
     from featx.learn.result import HeadResult
     from featx.learn.scores import Baseline, BinaryScores, Evaluation
@@ -37,7 +38,7 @@ def print_fit(result: FitResult) -> None:
         output.print_text(
             f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
         )
-    parts = (_short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
+    parts = (short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
@@ -54,13 +55,13 @@ def print_fit(result: FitResult) -> None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
         _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
     if result.files:
-        _print_alone("file", result.files)
+        print_alone("file", result.files)
     if len(result.heads) > 1:
-        _print_alone("head", result.heads)
+        print_alone("head", result.heads)
     click.echo("\nwhat the choice is worth")
     for text in result.comparisons.describe():
         output.print_text(f"  {text}")
-    _print_choices(result)
+    print_choices(result.whole, result.file_of_fold, None if result.thresholds is None else result.thresholds.folds)
     print_leaks(result.leaks)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
@@ -117,19 +118,24 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
     output.print_table(["predicted", "images"], [(_short(name), counts[name]) for name in shown])
     if len(predictions.classes) > len(shown):
         click.echo(f"  ... and {len(predictions.classes) - len(shown):,} more classes")
+    print_failures(predictions)
+    trust_report.print_judgement(predictions.judgement)
+    evaluation, which = to_quote(predictions)
+    if evaluation is not None:
+        click.echo(f"\nscores on the {which}")
+        print_evaluation(evaluation)
+    if target is not None:
+        click.echo(f"saved: {target}")
+
+
+def print_failures(predictions: Answers) -> None:
+    """Print which images have no prediction, and why."""
     if predictions.failures:
         click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")
         for key, reason in list(predictions.failures.items())[:MOST_KEYS]:
             click.echo(f"  {output.printable(key)}  ({reason})")
         if len(predictions.failures) > MOST_KEYS:
             click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
-    trust_report.print_judgement(predictions.judgement)
-    evaluation, which = _to_quote(predictions)
-    if evaluation is not None:
-        click.echo(f"\nscores on the {which}")
-        print_evaluation(evaluation)
-    if target is not None:
-        click.echo(f"saved: {target}")
 
 
 def say_predictions(predictions: Predictions) -> None:
@@ -142,13 +148,13 @@ def say_predictions(predictions: Predictions) -> None:
         output.say(describe_threshold(predictions.threshold))
     for line in trust_report.describe_judgement(predictions.judgement):
         output.say(line)
-    evaluation, which = _to_quote(predictions)
+    evaluation, which = to_quote(predictions)
     if evaluation is not None:
         scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]
         output.say(f"{which}: {', '.join(scores)} (-o FILE prints the whole account)")
 
 
-def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
+def to_quote(predictions: Any) -> tuple[Any, str]:
     """Return the scores that say most about new images, and on which images they are."""
     if predictions.evaluation_new is None or not any(predictions.seen):
         evaluation, which = predictions.evaluation, "whose label is known"
@@ -159,7 +165,7 @@ def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
 
 def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
     header = ["score", "mean", "95 % interval"]
-    rows = [[name, interval.mean, _range(interval)] for name, interval in scores.items()]
+    rows = [[name, interval.mean, range_of(interval)] for name, interval in scores.items()]
     by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
@@ -170,7 +176,7 @@ def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds:
         for row in rows:
             row.append(" ".join("-" if value is None else f"{value:.3f}" for value in by_fold[str(row[0])]))
     output.print_table(header, rows)
-    _print_methods(scores)
+    print_methods(scores)
     if baseline is not None:
         output.print_text(
             f"  guessing: always the largest class of the training part ({output.printable(baseline.majority)})"
@@ -180,7 +186,8 @@ def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds:
         output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
 
 
-def _print_methods(scores: dict[str, Interval]) -> None:
+def print_methods(scores: dict[str, Interval]) -> None:
+    """Print how intervals were made: one line where all were made alike."""
     by_method: dict[str, list[str]] = {}
     for name, interval in scores.items():
         by_method.setdefault(interval.method, []).append(name)
@@ -194,9 +201,9 @@ def _print_binary(binary: BinaryScores) -> None:
     named = {"sensitivity": binary.sensitivity, "specificity": binary.specificity, "PPV": binary.ppv, "NPV": binary.npv}
     output.print_table(
         ["proportion", "value", "95 % interval"],
-        [(name, interval.mean, _range(interval)) for name, interval in named.items()],
+        [(name, interval.mean, range_of(interval)) for name, interval in named.items()],
     )
-    _print_methods(named)
+    print_methods(named)
 
 
 def _print_confusion(evaluation: Evaluation) -> None:
@@ -218,37 +225,39 @@ def _print_confusion(evaluation: Evaluation) -> None:
     output.print_table(["", *(_short(name, width) for name in names)], rows)
 
 
-def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
+def print_alone(what: str, alone: Mapping[str, HeadResult[Any]]) -> None:
+    """Print the scores of each file, or head, beside one another."""
     click.echo(f"\neach {what} alone, on the same images")
     names = list(next(iter(alone.values())).evaluation.scores)
     rows = [
-        (_short_file(name), *(result.evaluation.scores[score].mean for score in names))
-        for name, result in alone.items()
+        (short_file(name), *(result.evaluation.scores[score].mean for score in names)) for name, result in alone.items()
     ]
     output.print_table([what, *names], rows)
 
 
-def _print_choices(result: FitResult) -> None:
-    chosen = result.whole.folds
-    if not chosen:
+def print_choices(
+    whole: HeadResult[Any], files: Sequence[str], thresholds: Sequence[tuple[str, Threshold]] | None = None
+) -> None:
+    """Print what was chosen in each outer fold."""
+    if not whole.folds:
         return
     click.echo("\nchosen in each fold")
-    columns: dict[str, list[object]] = {"fold": [name for name, _ in chosen]}
-    if result.file_of_fold:
-        columns["file"] = [_short_file(file) for file in result.file_of_fold]
+    columns: dict[str, list[object]] = {"fold": [name for name, _ in whole.folds]}
+    if files:
+        columns["file"] = [short_file(file) for file in files]
     columns |= {
-        "head": [choice.head for _, choice in chosen],
-        "scaling": [choice.scaling for _, choice in chosen],
-        "parameter": [choice.setting for _, choice in chosen],
-        "inner score": [choice.score for _, choice in chosen],
-        "grid": [f"{choice.edge} edge" if choice.edge else "" for _, choice in chosen],
+        "head": [choice.head for _, choice in whole.folds],
+        "scaling": [choice.scaling for _, choice in whole.folds],
+        "parameter": [choice.setting for _, choice in whole.folds],
+        "inner score": [choice.score for _, choice in whole.folds],
+        "grid": [f"{choice.edge} edge" if choice.edge else "" for _, choice in whole.folds],
     }
-    if result.thresholds is not None:
-        columns["threshold"] = [f"{threshold.value:.4g}" for _, threshold in result.thresholds.folds]
+    if thresholds is not None:
+        columns["threshold"] = [f"{threshold.value:.4g}" for _, threshold in thresholds]
     output.print_table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
-def _short_file(name: str) -> str:
+def short_file(name: str) -> str:
     """Leave out the middle: names of feature files often differ at the end alone."""
     if len(name) <= LONGEST_FILE:
         return name
@@ -261,7 +270,8 @@ def _short(name: str, letters: int = LONGEST_NAME) -> str:
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
 
 
-def _range(interval: Interval) -> str:
+def range_of(interval: Interval) -> str:
+    """Return ``"0.7 to 0.8"``, or ``"-"`` where there is no interval."""
     if interval.low is None or interval.high is None:
         return "-"
     return f"{interval.low:.3f} to {interval.high:.3f}"

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from featx.errors import BundleError
 from featx.learn.archive import read_archive, write_archive
 from featx.learn.head_file import HEAD, check_head, dump_head, load_head
+from featx.learn.tasks import CLASSIFICATION, TASKS
 from featx.learn.views import ViewUse, classify
 from featx.spec import FeatureSpec
 from featx.store import disk
@@ -33,6 +34,7 @@ from featx.store import disk
 if TYPE_CHECKING:
     from featx.learn.conformal import Conformal
     from featx.learn.novelty import Novelty
+    from featx.learn.regression.intervals import NumberIntervals
     from featx.learn.threshold import Threshold
 
 BUNDLE_FORMAT = 2
@@ -54,7 +56,7 @@ class Bundle:
     pipeline : scikit-learn estimator
         The fitted head with its scaling, for feature matrices (n, `spec.n_features`).
     classes : list of str
-        In the order of the columns of `predict_proba`.
+        In the order of the columns of `predict_proba`; none where the task has no classes.
     spec : FeatureSpec
         What made the features.
     scores : dict
@@ -88,6 +90,11 @@ class Bundle:
         return self.spec if self.views.score == "average" else replace(self.spec, views=self.spec.views[:1])
 
     @property
+    def task(self) -> str:
+        """What the head was fitted for: of `featx.learn.tasks.TASKS`; bundles that do not say so are classification."""
+        return str(self.facts.get("task", CLASSIFICATION))
+
+    @property
     def classes_(self) -> NDArray[Any]:
         """The classes as scikit-learn names them, (n_classes,)."""
         return np.asarray(self.pipeline.classes_)
@@ -115,6 +122,13 @@ class Bundle:
         from featx.learn.trust_file import load_conformal
 
         return load_conformal(self.members, self.facts, self.spec.n_features, path=self.path)
+
+    @functools.cached_property
+    def intervals(self) -> NumberIntervals:
+        """What prediction intervals are made of; a BundleError says why, where it is not in the bundle."""
+        from featx.learn.regression.interval_file import load_intervals
+
+        return load_intervals(self.members, self.facts, self.spec.n_features, path=self.path)
 
     @functools.cached_property
     def novelty(self) -> Novelty:
@@ -183,6 +197,7 @@ def save_bundle(
     weights: bytes | None = None,
     conformal: Conformal | None = None,
     novelty: Novelty | None = None,
+    intervals: NumberIntervals | None = None,
 ) -> None:
     """Write a bundle, all of it or nothing; the same facts and head give the same bytes.
 
@@ -193,14 +208,17 @@ def save_bundle(
     estimator : scikit-learn estimator
         Fitted on features (n, n_features), with ``predict`` and ``predict_proba``.
     facts : mapping
-        JSON-ready, without NaN; holds at least ``classes`` (list of str) and ``spec`` (a `FeatureSpec` or its dict),
-        usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each training image's SHA-256.
+        JSON-ready, without NaN; holds at least ``classes`` (list of str) where the task has any, and ``spec`` (a
+        `FeatureSpec` or its dict), usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each
+        training image's SHA-256.
     weights : bytes, optional
         A safetensors file, where the network's weights were the user's own.
     conformal : Conformal, optional
         For prediction sets; `facts` then holds ``conformal`` with ``classes`` and ``unit``.
     novelty : Novelty, optional
         For what is unlike the training set; `facts` then holds ``novelty`` with ``neighbours`` and ``unit``.
+    intervals : NumberIntervals, optional
+        For prediction intervals; `facts` then holds ``intervals`` with ``unit``.
 
     Raises
     ------
@@ -223,6 +241,10 @@ def save_bundle(
 
         members |= {} if conformal is None else dump_conformal(conformal, path=path)
         members |= {} if novelty is None else dump_novelty(novelty)
+    if intervals is not None:
+        from featx.learn.regression.interval_file import dump_intervals
+
+        members |= dump_intervals(intervals, path=path)
     buffer = io.BytesIO()
     write_archive(buffer, members)
     target = Path(os.path.realpath(path))
@@ -261,7 +283,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pipeline = load_head(members[HEAD], path=path)
-        check_head(pipeline, classes, spec.n_features, path=path)
+        check_head(pipeline, classes, spec.n_features, path=path)  # without classes it is to give numbers
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     use = _read_use(facts, spec, path=path)
     return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use, members)
@@ -305,8 +327,12 @@ def _parse_facts(members: Mapping[str, bytes], *, path: str) -> dict[str, Any]:
 
 
 def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], FeatureSpec]:
-    classes = facts.get("classes")
-    if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes)):
+    task = facts.get("task", CLASSIFICATION)
+    if not isinstance(task, str) or task not in TASKS:
+        raise BundleError(f"is for a task that this featx does not know, {task!r}; update featx", path=path)
+    classes = facts.get("classes") if TASKS[task].has_classes else []
+    fewest = 2 if TASKS[task].has_classes else 0
+    if not (isinstance(classes, list) and len(classes) >= fewest and all(isinstance(name, str) for name in classes)):
         raise BundleError(f"{_FACTS} does not name the classes", path=path)
     if not isinstance(facts.setdefault("scores", {}), dict):
         raise BundleError(f"{_FACTS}: scores are not a table", path=path)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from featx.learn.heads import HEADS, find_head
 from featx.learn.search import Choice
+
+_ALWAYS = ("head", "scaling")
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,14 @@ def cv_results(searches: Sequence[Searched]) -> dict[str, list[Any]]:
     rows = [(one.file, one.fold, choice) for one in searches for choice in one.candidates]
     ranks, chosen = _ranks(rows)
     params = [_params(choice) for _, _, choice in rows]
-    used = {name for one in params for name in one} - {"head", "scaling"}
-    values = dict.fromkeys(head.parameter.name for head in HEADS.values() if head.parameter.name in used)
+    values = [name for name in dict.fromkeys(name for one in params for name in one) if name not in _ALWAYS]
     n_splits = max((len(choice.by_fold) for _, _, choice in rows), default=0)
     known = [[score for score in choice.by_fold if score is not None] for _, _, choice in rows]
     return {
         "file": [file for file, _, _ in rows],
         "outer_fold": [fold for _, fold, _ in rows],
         "chosen": chosen,
-        **{f"param_{name}": [one.get(name) for one in params] for name in ("head", "scaling", *values)},
+        **{f"param_{name}": [one.get(name) for one in params] for name in (*_ALWAYS, *values)},
         "params": [json.dumps(one) for one in params],
         **{f"split{k}_test_score": [_at(choice.by_fold, k) for _, _, choice in rows] for k in range(n_splits)},
         "mean_test_score": [choice.score for _, _, choice in rows],
@@ -70,8 +70,8 @@ def cv_results(searches: Sequence[Searched]) -> dict[str, list[Any]]:
 
 
 def _params(choice: Choice) -> dict[str, str | float]:
-    name = find_head(choice.head).parameter.name
-    return {"head": choice.head, "scaling": choice.scaling} | ({name: choice.value} if name else {})
+    own = {choice.parameter: choice.value} if choice.parameter else {}
+    return {"head": choice.head, "scaling": choice.scaling} | own
 
 
 def _at(scores: Sequence[float | None], place: int) -> float | None:

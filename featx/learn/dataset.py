@@ -253,7 +253,7 @@ def check_learnable(features: Features, *, name: str = "") -> None:
     Parameters
     ----------
     features : Features
-        Samples without a label play no part.
+        Samples without a label play no part. Labels are names of classes.
     name : str
         Of the file, for messages.
 
@@ -264,14 +264,18 @@ def check_learnable(features: Features, *, name: str = "") -> None:
     InputError
         All samples have the same features.
     """
-    labelled = np.flatnonzero(features.y != "")
-    names, counts = np.unique(features.y[labelled], return_counts=True)
+    names, counts = np.unique(features.y[features.y != ""], return_counts=True)
     _check_class_names(dict(zip(names.tolist(), counts.tolist(), strict=True)))
-    first, *others = labelled.tolist() or [0]
+    check_different(features, name=name)
+
+
+def check_different(features: Features, *, name: str = "") -> None:
+    """Raise InputError when all labelled samples have the same features; `name` is the file's, for the message."""
+    first, *others = np.flatnonzero(features.y != "").tolist() or [0]
     if others and all(np.array_equal(features.X[first], features.X[other]) for other in others):
         where = f"{name}: " if name else ""
         raise InputError(
-            f"{where}all {len(labelled)} labelled samples have the same features, so nothing can be learnt from them. "
+            f"{where}all {1 + len(others)} labelled samples have the same features, so nothing can be learnt from them. "
             "Are they one image, or do weights or preprocessing not fit the network? `featx info` shows what made the "
             "file"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Samples:
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
         Scaled already, unless the scaling depends on the training part.
-    y : str array (n_samples,)
+    y : str array (n_samples,), or float64 array for a regression
     scaling : str
         Of `featx.learn.heads.SCALINGS`.
     coordinates : float64 array like X, or None
@@ -37,12 +38,12 @@ class Samples:
     """
 
     X: FloatArray
-    y: NDArray[np.str_]
+    y: NDArray[Any]
     scaling: str
     coordinates: FloatArray | None
 
     @classmethod
-    def scaled(cls, X: FloatArray, y: NDArray[np.str_], scaling: str) -> Samples:
+    def scaled(cls, X: FloatArray, y: NDArray[Any], scaling: str) -> Samples:
         """Scale features where that can be done once for all, and put them into coordinates of their span."""
         if scaling in OWN_SCALING:
             return cls(X, y, scaling, None)
@@ -163,8 +164,8 @@ def _lay_out(
     there = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
     n_views, use = samples.n_views, rules.use
     X = samples.X[there].reshape(len(there) * n_views, -1)
-    fitted = tuple(_rows(np.searchsorted(there, part), n_views, use.train == "all") for part, _ in folds)
-    scored = tuple(_rows(np.searchsorted(there, part), n_views, use.score == "average") for _, part in folds)
+    fitted = tuple(rows_of(np.searchsorted(there, part), n_views, use.train == "all") for part, _ in folds)
+    scored = tuple(rows_of(np.searchsorted(there, part), n_views, use.score == "average") for _, part in folds)
     if samples.scaling in OWN_SCALING:
         X = make_scaler(samples.scaling).fit(X[fitted[0]]).transform(X)
     # A class that is scored but not fitted has no code; its rows weigh nothing.
@@ -174,7 +175,7 @@ def _lay_out(
     return _Parts(plain, None if coordinates is None else coordinates[there].reshape(len(X), -1))
 
 
-def _rows(places: IntArray, n_views: int, every: bool) -> IntArray:
+def rows_of(places: IntArray, n_views: int, every: bool) -> IntArray:
     """Return the rows of samples: of all their views, or of the first, which is the plain image."""
     return (places[:, None] * n_views + np.arange(n_views if every else 1)).ravel()
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featx.learn.intervals import Interval
 from featx.learn.scores import Evaluation
 from featx.store.locked import Look
+
+if TYPE_CHECKING:
+    from featx.learn.regression.scores import NumberEvaluation
 
 MOST_PAIRS = 3
 """Near-duplicates that are named."""
@@ -29,7 +32,7 @@ class LockReport:
     n_others : int
         Locked samples without a label or a row, which share a group with the others.
     classes : dict of str to (int, int)
-        Locked and open samples of each class.
+        Locked and open samples of each class, or range of numbers.
     looks : int
         Looks that came along with ``like``.
     accuracy : Interval
@@ -79,8 +82,8 @@ class LookReport:
         Which look it is, from 1.
     earlier : list of Look
         The ones before.
-    evaluation : Evaluation
-        Scores of the classifier on the locked samples with a label.
+    evaluation : Evaluation or NumberEvaluation
+        Scores of the classifier, or regression, on the locked samples with a label.
     n_failed, n_unlabelled : int
         Locked samples that could not be scored: without features; without a label.
     groups : str
@@ -93,7 +96,7 @@ class LookReport:
     look: Look
     number: int
     earlier: list[Look]
-    evaluation: Evaluation
+    evaluation: Evaluation | NumberEvaluation
     n_failed: int
     n_unlabelled: int
     groups: str
@@ -132,7 +135,7 @@ class LookReport:
             )
         if self.n_near_duplicates:
             notes.append(describe_near(self.n_near_duplicates, self.near_duplicates, self.near_rule))
-        if self.evaluation.unseen:
+        if isinstance(self.evaluation, Evaluation) and self.evaluation.unseen:
             notes.append(
                 f"Classes that the head has never seen, counted as wrong: {', '.join(self.evaluation.unseen)}."
             )

@@ -92,6 +92,8 @@ class Comparisons:
         The whole procedure beside the largest class.
     simpler, simpler_file : str
         Which of the two one could take where they are tied, and why, in words; ``""`` where nothing competed.
+    guess : str
+        What guessing is, in words.
     """
 
     runner_up: Comparison | None
@@ -99,6 +101,7 @@ class Comparisons:
     guessing: Comparison
     simpler: str = ""
     simpler_file: str = ""
+    guess: str = "the largest class"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparisons, and what they say in words, for JSON."""
@@ -116,10 +119,10 @@ class Comparisons:
             if comparison is not None:
                 texts.append(_describe(comparison, simpler))
         if self.guessing.is_tie:
-            texts.append(f"tie: not to be told from guessing the largest class ({self.guessing.describe()})")
+            texts.append(f"tie: not to be told from guessing {self.guess} ({self.guessing.describe()})")
         else:
             better = "better" if (self.guessing.difference or 0) > 0 else "worse"
-            texts.append(f"{better} than guessing the largest class ({self.guessing.describe()})")
+            texts.append(f"{better} than guessing {self.guess} ({self.guessing.describe()})")
         return texts
 
 

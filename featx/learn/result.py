@@ -6,8 +6,9 @@ import csv
 import io
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from featx.learn.by_group import GroupEvaluation
 from featx.learn.candidates import Searched, cv_results
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
+from featx.learn.intervals import Interval
 from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
@@ -30,8 +32,18 @@ from featx.spec import FeatureSpec
 from featx.store.target import save_text
 
 
+class Scored(Protocol):
+    """An evaluation, whatever the task."""
+
+    @property
+    def scores(self) -> dict[str, Interval]: ...  # noqa: D102
+
+
+E = TypeVar("E", bound=Scored)
+
+
 @dataclass(frozen=True)
-class HeadResult:
+class HeadResult(Generic[E]):
     """What one head gets: the winner of each choice, or one kind of head alone.
 
     Attributes
@@ -46,8 +58,8 @@ class HeadResult:
         For each outer fold, by name.
     """
 
-    evaluation: Evaluation
-    cv: Evaluation | None
+    evaluation: E
+    cv: E | None
     chosen: Choice
     folds: list[tuple[str, Choice]]
 
@@ -147,8 +159,8 @@ class FitResult:
 
     estimator: Any
     classes: list[str]
-    whole: HeadResult
-    heads: dict[str, HeadResult]
+    whole: HeadResult[Evaluation]
+    heads: dict[str, HeadResult[Evaluation]]
     plan: EvaluationPlan
     prescribed_folds: bool
     groups: GroupIds
@@ -168,7 +180,7 @@ class FitResult:
     leaks: Leaks = field(repr=False)
     thresholds: Thresholds | None = None
     file: str = ""
-    files: dict[str, HeadResult] = field(default_factory=dict)
+    files: dict[str, HeadResult[Evaluation]] = field(default_factory=dict)
     file_of_fold: list[str] = field(default_factory=list)
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
@@ -182,6 +194,7 @@ class FitResult:
         evaluation = self.whole.evaluation.to_dict()
         choices = [("final", self.whole.chosen), *self.whole.folds]
         return {
+            "task": self.options.task,
             "scheme": self.plan.scheme,
             "description": self.description,
             **self.whole.to_dict(),
@@ -239,33 +252,12 @@ class FitResult:
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
-        if self.views != ViewUse():
-            fitted = "all views" if self.views.train == "all" else "the plain image"
-            scored = "the mean over its views" if self.views.score == "average" else "its plain image"
-            text += f" Heads are fitted on {fitted} of each sample; a sample is called by {scored}."
-        return text
+        return text + self.views.description
 
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = []
-        if not self.groups.given:
-            notes.append(
-                "No groups were given. If several images show the same patient, animal or part, they may be in "
-                "training and test at once, and the scores are then too good: give `featx extract` a group column or "
-                "--group-regex."
-            )
-            if self.groups.ids is not None:
-                near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
-                notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
-        notes += self.leaks.notes
-        if self.locked is not None and self.locked.looks:
-            n = len(self.locked.looks)
-            when = self.locked.looks[0] if n == 1 else f"{n} times, first on {self.locked.looks[0]}"
-            notes.append(
-                f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
-                "scores in mind is no longer blind to it, and its own score there would be too good."
-            )
+        notes = [*note_no_groups(self.groups), *self.leaks.notes, *note_locked(self.locked, "classifier")]
         notes += self.whole.evaluation.notes
         if self.n_missing:
             notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
@@ -301,9 +293,68 @@ class FitResult:
         facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
+    def members(self) -> dict[str, Any]:
+        """Return what `featx.learn.bundle.save_bundle` takes beside estimator, facts and weights."""
+        return {"conformal": self.trust.conformal, "novelty": self.trust.novelty}
 
-def save(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Save the classifier with its facts as a ``.featx`` bundle.
+    def iter_out_of_fold(self) -> Iterator[list[Any]]:
+        """Yield the header ``key, group, fold, true, predicted, p_<class>...``, then a row for each prediction."""
+        yield ["key", "group", "fold", "true", "predicted", *(f"p_{name}" for name in self.out_of_fold_classes)]
+        for row in self.out_of_fold:
+            yield [row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities]
+
+
+def note_no_groups(groups: GroupIds) -> list[str]:
+    """Say what it means that no groups were given, where that is so."""
+    if groups.given:
+        return []
+    notes = [
+        "No groups were given. If several images show the same patient, animal or part, they may be in "
+        "training and test at once, and the scores are then too good: give `featx extract` a group column or "
+        "--group-regex."
+    ]
+    if groups.ids is not None:
+        near = " and near-duplicates" if "near-duplicates" in groups.source else ""
+        notes.append(f"Identical files{near} are kept together: {groups.n} different ones.")
+    return notes
+
+
+def note_locked(locked: LockedPart | None, what: str) -> list[str]:
+    """Say what it means that a locked part was looked at, where that is so; `what` is fitted."""
+    if locked is None or not locked.looks:
+        return []
+    n = len(locked.looks)
+    when = locked.looks[0] if n == 1 else f"{n} times, first on {locked.looks[0]}"
+    return [
+        f"The locked part of this file has been looked at ({when}). A {what} that is chosen with those "
+        "scores in mind is no longer blind to it, and its own score there would be too good."
+    ]
+
+
+class Result(Protocol):
+    """What a fit gives, whatever its task, as far as saving it goes; see `FitResult`."""
+
+    @property
+    def estimator(self) -> Any: ...  # noqa: D102
+
+    @property
+    def spec(self) -> FeatureSpec | None: ...  # noqa: D102
+
+    @property
+    def weights(self) -> bytes | None: ...  # noqa: D102
+
+    @property
+    def searches(self) -> list[Searched]: ...  # noqa: D102
+
+    def facts(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def members(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def iter_out_of_fold(self) -> Iterator[list[Any]]: ...  # noqa: D102
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Save the fitted head with its facts as a ``.featx`` bundle.
 
     Raises
     ------
@@ -313,20 +364,17 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         If the features did not come from a feature file: nothing would say how to make them for new images.
     """
     if result.spec is None:
-        raise UsageError(
-            "only a classifier fitted on a feature file can be saved: nothing else says what its features are"
-        )
+        raise UsageError("only a head fitted on a feature file can be saved: nothing else says what its features are")
     save_bundle(
         path,
         estimator=result.estimator,
         facts=result.facts(),
         weights=result.weights,
-        conformal=result.trust.conformal,
-        novelty=result.trust.novelty,
+        **result.members(),
     )
 
 
-def save_cv_results(result: FitResult, path: str | os.PathLike[str]) -> None:
+def save_cv_results(result: Result, path: str | os.PathLike[str]) -> None:
     """Write all that was compared as CSV, one row each, see `featx.learn.candidates.cv_results`; all or nothing.
 
     Raises
@@ -342,8 +390,8 @@ def save_cv_results(result: FitResult, path: str | os.PathLike[str]) -> None:
     save_text(path, text.getvalue(), what="results of the search")
 
 
-def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Write every out-of-fold prediction as CSV: ``key,group,fold,true,predicted,p_<class>...``; all or nothing.
+def save_out_of_fold(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write every out-of-fold prediction as CSV, as `FitResult.iter_out_of_fold` yields them; all or nothing.
 
     Raises
     ------
@@ -351,13 +399,9 @@ def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"p_{name}" for name in result.out_of_fold_classes]
-    writer.writerow(["key", "group", "fold", "true", "predicted", *columns])
-    for row in result.out_of_fold:
-        writer.writerow([row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities])
+    csv.writer(text, lineterminator="\n").writerows(result.iter_out_of_fold())
     save_text(path, text.getvalue(), what="out-of-fold predictions")
 
 
-def _scores(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def _scores(evaluation: Scored | None) -> dict[str, Any] | None:
     return None if evaluation is None else {name: interval.to_dict() for name, interval in evaluation.scores.items()}

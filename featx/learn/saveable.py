@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featx.errors import BundleError
 from featx.learn.head_file import dump_head
-from featx.learn.heads import HEADS, find_head
 from featx.learn.own import own_failures
-from featx.learn.search import Choice, refit
+from featx.learn.search import Space
 from featx.learn.study import Study
 
 
-def check_saveable(study: Study, path: str) -> None:
+def check_saveable(study: Study, y: NDArray[Any], space: Space, path: str) -> None:
     """Fit each of the user's own heads once, on all samples, and see whether a bundle would take it.
 
     Parameters
     ----------
     study : Study
+    y : array (n_samples,)
+        Labels as the heads take them.
+    space : Space
+        With the heads.
     path : str
         Where the bundle is to be.
 
@@ -29,20 +34,21 @@ def check_saveable(study: Study, path: str) -> None:
         Names the head, and what it holds.
     """
     entry = study.entries[0]
-    space = replace(study.options.space, views=entry.use)
+    space = replace(space, views=entry.use)
     for head in space.heads:
-        if head in HEADS:
+        if ":" not in head:
             continue
-        choice = Choice(head, space.scalings[0], find_head(head).parameter.values[0], np.nan)
+        value = space.parameter(head).values[0]
+        choice = space.choice(head=head, scaling=space.scalings[0], value=value, score=np.nan)
         job = study.refit_job(study.plan.fit, "trial")
         with own_failures(head):
-            fitted, _ = refit(entry.samples.X.astype(np.float64), study.data.y, job, choice, space)
+            fitted, _ = space.refit(entry.samples.X.astype(np.float64), y, job, choice)
         try:
             dump_head(fitted.estimator, path=path)
         except BundleError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise BundleError(
                 f"--head {head} could not be saved, so nothing was searched: {reason}. Without -o it is scored all the "
-                "same; to save one, take a classifier of scikit-learn's",
+                "same; to save one, take an estimator of scikit-learn's",
                 path=path,
             ) from error

@@ -234,7 +234,7 @@ def evaluate_folds(
         n_repeats=n_repeats,
         positive=positive,
         inflation=inflation(by_fold, len(classes))["balanced_accuracy"],
-        estimand=_expected(parts, unit),
+        estimand=describe_expected(parts, unit),
     )
 
 
@@ -263,7 +263,8 @@ def _are_single(groups: IntArray) -> bool:
     return len(np.unique(groups)) == len(groups)
 
 
-def _expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+def describe_expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+    """Say what the scores of a cross-validation estimate; `unit` is what a sample is, in words."""
     sizes = sorted({len(part.fold.train) for part in parts})
     of_sizes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,8 +21,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
-from featx.learn.inner_folds import Rules, Samples, score_inner_folds
+from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, Parameter, find_head, fit_head, order_of
+from featx.learn.inner_folds import FoldScores, Rules, Samples, score_inner_folds
 from featx.learn.search_ledger import SearchKeys, SearchLedger
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
@@ -67,7 +67,7 @@ class Space:
 
     def values(self, head: str, n_fitted: int) -> tuple[float, ...]:
         """Return what is tried of a head's parameter on training parts of so many samples, the simplest first."""
-        parameter = find_head(head).parameter
+        parameter = self.parameter(head)
         if parameter is STRENGTHS:
             return self.C_grid
         if parameter is NEIGHBOURS:
@@ -78,6 +78,39 @@ class Space:
     def n_candidates(self) -> int:
         """How many combinations there are to choose from, at most."""
         return len(self.scalings) * sum(len(self.values(head, sys.maxsize)) for head in self.heads)
+
+    # What a task has its own of: here, classification's
+
+    def parameter(self, head: str) -> Parameter:
+        """Return what is chosen of a head."""
+        return find_head(head).parameter
+
+    def choice(self, **facts: Any) -> Choice:
+        """Return a choice with these attributes."""
+        return Choice(**facts)
+
+    def score(
+        self,
+        samples: Samples,
+        candidates: Mapping[str, Sequence[float]],
+        inner: Sequence[tuple[IntArray, IntArray]],
+    ) -> dict[str, FoldScores]:
+        """Score heads at each value of their parameter on each inner fold; see `score_inner_folds`."""
+        rules = Rules(self.scoring, self.views, self.class_weight, self.random_state, self.device)
+        return score_inner_folds(samples, candidates, inner, rules)
+
+    def refit(self, X: FloatArray, y: NDArray[Any], job: Job, choice: Choice) -> tuple[Fitted, list[Unconverged]]:
+        """Fit a chosen head on a job's rows and predict its test rows."""
+        return refit(X, y, job, choice, self)
+
+    def n_columns(self, y: NDArray[Any]) -> int:
+        """How many columns of coefficients a linear head has, about."""
+        return len(np.unique(y))
+
+    @property
+    def when_undefined(self) -> str:
+        """What to do where the scoring is undefined."""
+        return "it needs samples of every class in a fold; choose by another --scoring, or with fewer --inner-cv"
 
     def __post_init__(self) -> None:
         if self.scoring == "neg_log_loss":
@@ -118,23 +151,33 @@ class Choice:
     by_fold: tuple[float | None, ...] = field(default=(), compare=False, repr=False)
 
     @property
+    def parameter(self) -> str:
+        """What was chosen of the head: ``"C"``; ``""`` where there is nothing to choose."""
+        return find_head(self.head).parameter.name
+
+    @property
+    def order(self) -> int:
+        """The head's place in the order in which ties are broken."""
+        return order_of(self.head)
+
+    @property
     def rank(self) -> tuple[float, int, int, int]:
         """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
         # Means of the same values in another order differ in the last digits: that is a tie.
-        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), order_of(self.head))
+        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), self.order)
 
     @property
     def setting(self) -> str:
         """The parameter in words: ``"C = 0.1"``; empty where there is nothing to choose."""
-        return setting(self.head, self.value)
+        return f"{self.parameter} = {self.value:g}" if self.parameter else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{head, scaling, parameter, value, score, edge}`` for JSON."""
         return {
             "head": self.head,
             "scaling": self.scaling,
-            "parameter": find_head(self.head).parameter.name or None,
-            "value": self.value if find_head(self.head).parameter.name else None,
+            "parameter": self.parameter or None,
+            "value": self.value if self.parameter else None,
             "score": self.score,
             "edge": self.edge,
         }
@@ -215,13 +258,14 @@ class Fitted:
     Attributes
     ----------
     choice : Choice
-    predicted : str array (n_test,)
+    predicted : str array (n_test,), or float64 array of a regression
     probabilities : float64 array (n_test, n_classes)
-    estimator : scikit-learn classifier, or None when not kept
+        Without columns for a regression.
+    estimator : scikit-learn estimator, or None when not kept
     """
 
     choice: Choice
-    predicted: NDArray[np.str_]
+    predicted: NDArray[Any]
     probabilities: FloatArray
     estimator: Any
 
@@ -251,7 +295,7 @@ class Outcome:
 
 def run_jobs(
     X: FloatArray,
-    y: NDArray[np.str_],
+    y: NDArray[Any],
     jobs: Sequence[Job],
     space: Space,
     *,
@@ -267,9 +311,10 @@ def run_jobs(
     Parameters
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
-    y : str array (n_samples,)
+    y : str array (n_samples,), or float64 array for a regression
     jobs : sequence of Job
     space : Space
+        Of the task.
     n_jobs : int
         Processes, as in scikit-learn; small work is done in this one.
     progress : callable (done, total), optional
@@ -306,7 +351,7 @@ def run_jobs(
             unconverged[number] += failures
         best = {key: min(choices, key=lambda choice: choice.rank) for key, choices in candidates.items()}
         refits = report(
-            parallel(joblib.delayed(refit)(X, y, jobs[number], choice, space) for (number, _), choice in best.items())
+            parallel(joblib.delayed(space.refit)(X, y, jobs[number], choice) for (number, _), choice in best.items())
         )
         heads: list[dict[str, Fitted]] = [{} for _ in jobs]
         for (number, head), (fitted, failures) in zip(best, refits, strict=True):
@@ -326,7 +371,7 @@ def _searches(
     kept: tuple[SearchLedger, SearchKeys] | None,
 ) -> Iterator[Search]:
     """Yield what came of each job's search with each scaling: from the ledger what is in it, the rest computed."""
-    found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task))) for task in tasks]
+    found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task)), space) for task in tasks]
     left = [task for task, known in zip(tasks, found, strict=True) if known is None]
     computed = parallel(joblib.delayed(_search)(samples[scaling], job, space) for job, scaling in left)
     for task, known in zip(tasks, found, strict=True):
@@ -339,12 +384,12 @@ def _searches(
         yield result
 
 
-def _from_ledger(found: Any) -> Search | None:
+def _from_ledger(found: Any, space: Space) -> Search | None:
     if found is None:
         return None
     choices, failures = found
     return (
-        [Choice(**{**choice, "by_fold": tuple(choice["by_fold"])}) for choice in choices],
+        [space.choice(**{**choice, "by_fold": tuple(choice["by_fold"])}) for choice in choices],
         [Unconverged(**failure) for failure in failures],
     )
 
@@ -379,23 +424,29 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
     """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
     n_fitted = min(len(fitted) for fitted, _ in job.inner)
     candidates = {head: space.values(head, n_fitted) for head in space.heads}
-    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
     with threadpool_limits(1), _counting():
-        found = score_inner_folds(samples, candidates, job.inner, rules)
+        found = space.score(samples, candidates, job.inner)
     choices, failures = [], []
     for head, values in candidates.items():
         if np.isnan(found[head].scores).all(axis=0).any():
             raise LabelsError(
-                f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class "
-                "in a fold; choose by another --scoring, or with fewer --inner-cv"
+                f"{space.scoring} is undefined on every inner fold of fold {job.name}: {space.when_undefined}"
             )
         failures += [
             Unconverged("search", job.name, int(fold) + 1, head, samples.scaling, values[place])
             for fold, place in zip(*np.nonzero(~found[head].converged), strict=True)
         ]
-        edge = find_head(head).parameter.edge
+        edge = space.parameter(head).edge
         choices += [
-            Choice(head, samples.scaling, value, float(mean), edge(value, values), place, _known(by_fold))
+            space.choice(
+                head=head,
+                scaling=samples.scaling,
+                value=value,
+                score=float(mean),
+                edge=edge(value, values),
+                place=place,
+                by_fold=_known(by_fold),
+            )
             for place, (value, mean, by_fold) in enumerate(
                 zip(values, np.nanmean(found[head].scores, axis=0), found[head].scores.T, strict=True)
             )
@@ -437,10 +488,10 @@ def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[
     return report
 
 
-def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[np.str_], jobs: Sequence[Job], space: Space) -> int:
+def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[Any], jobs: Sequence[Job], space: Space) -> int:
     if space.device != "cpu":
         return 1
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
     n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
-    steps = 100 * len(np.unique(y))  # about so many iterations, each over all rows and coordinates for every class
+    steps = 100 * space.n_columns(y)  # about so many iterations, each over all rows and coordinates for every class
     return 1 if n_fits * n_rows * min(n_rows, X.shape[-1]) * steps < SMALL_WORK else n_jobs

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featx.errors import LabelsError, UsageError
+from featx.learn.numbers import look_like_numbers
 
 IntArray = NDArray[np.int64]
 
@@ -174,7 +175,12 @@ def check_classes(
     way_out = f"try {' or '.join(offers)}" if offers else f"give each class at least {enough} {unit}"
     if groups is not None and not offers:
         way_out += " (all that share a group, or their bytes, are one)"
-    if len(codes) > 3 and len(classes) > len(codes) / 2:
+    if look_like_numbers(np.asarray(y)):
+        way_out = (
+            f"Nearly all labels are numbers, {len(classes)} different ones: if they are to be predicted as numbers, "
+            f"use --task regression. Else {way_out}"
+        )
+    elif len(codes) > 3 and len(classes) > len(codes) / 2:
         way_out += f". {len(classes)} classes of {len(codes)} samples: are the labels names or measurements?"
     raise LabelsError(f"too few {unit} for {needs} in {what}: {listed}{more}; at least {enough} needed. {way_out}")
 
@@ -278,24 +284,35 @@ def _prescribed_folds(
     """One fold for each value of the column."""
     if len(classes) < 2:
         raise LabelsError("fewer than two classes; a classifier needs at least two")
+    folds = column_folds(column, groups, group_names)
+    for fold in folds:
+        lacking = np.setdiff1d(np.arange(len(classes)), codes[fold.train])
+        if len(lacking):
+            raise LabelsError(
+                f"fold {fold.name!r} of the fold column tests every sample of class {str(classes[lacking[0]])!r}: none "
+                "is left to train on; spread the class over more folds, or leave the column out"
+            )
+    return folds
+
+
+def column_folds(column: NDArray[np.object_], groups: IntArray | None, group_names: Sequence[str]) -> list[Fold]:
+    """Return one fold for each value of a column, whatever the labels are.
+
+    Raises
+    ------
+    LabelsError
+        If it names no fold, or tears a group apart.
+    """
     column = np.array(["" if value in NEVER_TESTED else str(value) for value in column], dtype=object)
     names = sorted(set(column) - {""}, key=_natural)
     if not names:
         raise LabelsError("the fold column names no fold: every value is empty or -1")
     if groups is not None:
         check_whole_groups(column, groups, what="the fold column", group_names=group_names)
-    folds = []
-    for number, name in enumerate(names):
-        test = np.flatnonzero(column == name)
-        train = np.flatnonzero(column != name)
-        lacking = np.setdiff1d(np.arange(len(classes)), codes[train])
-        if len(lacking):
-            raise LabelsError(
-                f"fold {name!r} of the fold column tests every sample of class {str(classes[lacking[0]])!r}: none is "
-                "left to train on; spread the class over more folds, or leave the column out"
-            )
-        folds.append(Fold(0, number, train, test, name))
-    return folds
+    return [
+        Fold(0, number, np.flatnonzero(column != name), np.flatnonzero(column == name), name)
+        for number, name in enumerate(names)
+    ]
 
 
 def check_whole_groups(
