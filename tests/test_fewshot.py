@@ -247,7 +247,7 @@ def test_files_that_leave_nothing_to_draw_say_so(tmp_path):
         fewshot(path, quick(episodes=5))
     with pytest.raises(LabelsError, match="only one class"):
         fewshot(write(tmp_path / "one.h5", X, np.full(N, "a", dtype=object)), QUICK)
-    with pytest.raises(LabelsError, match="no sample has a label"):
+    with pytest.raises(LabelsError, match="no labelled samples"):
         fewshot(write(tmp_path / "none.h5", X, np.full(N, "", dtype=object)), QUICK)
     alone = np.where(np.arange(N) == N - 1, "new", y)
     with pytest.raises(LabelsError, match="class 'new' is scored"):
