@@ -1,4 +1,4 @@
-"""Ridge regression and classification at every strength of the penalty, from one factorisation of all rows or a part."""
+"""Ridge regression and classification at every strength of the penalty, from one factorisation of all or some rows."""
 
 from __future__ import annotations
 
