@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featx.errors import UsageError
 from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
-from featx.learn.contest import Candidate, Contest, enter, name_files
+from featx.learn.contest import Candidate, Contest, Entry, enter, name_files
 from featx.learn.dataset import Features, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
@@ -79,23 +79,39 @@ def fit(
     return replace(result, weights=weights)
 
 
+def arrange(labelled: Sequence[Entry], options: FitOptions) -> tuple[Study, dict[str, int]]:
+    """Plan the evaluation, and check that it can be what the options ask for; with the classes left out as too small.
+
+    Raises
+    ------
+    LabelsError, UsageError
+        As `fit`.
+    """
+    study, small_classes = Study.arrange(labelled, options)
+    check_positive(options.positive, study.classes(study.plan.train))
+    if options.by_group and not study.groups.given:
+        raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
+    return study, small_classes
+
+
 def fit_features(
     features: Features | Mapping[str, Features],
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+    roster: Mapping[str, Sequence[str]] | None = None,
 ) -> FitResult:
-    """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
+    """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`.
+
+    `roster` says which files may win a training part, by its name (of an outer fold, or ``"final"``), where something
+    that saw no more than that part has left out others before (`featx.learn.racing`).
+    """
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
     labelled = [one.take(samples.y != "") for one in entries]
-    study, small_classes = Study.arrange(labelled, options)
+    study, small_classes = arrange(labelled, options)
     plan, y = study.plan, study.data.y
-    check_positive(options.positive, study.classes(plan.train))
-    if options.by_group and not study.groups.given:
-        raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
-
     folds = study.outer_folds()
     set_folds = folds_for_sets(study.data, study.groups, plan, options, folds)
     jobs = [*study.outer_jobs(folds), *study.jobs_for_sets(folds, set_folds), study.final_job()]
@@ -122,7 +138,9 @@ def fit_features(
         )
         return [*calibrated, *outcomes[len(jobs) :]]
 
-    everything = Contest.hold(study.entries, search, progress)
+    every, part_names = [one.name for one in entries], [job.name for job in (*jobs, *loose_jobs)]
+    rosters = [roster.get(name, every) for name in part_names] if roster else ()
+    everything = Contest.hold(study.entries, search, progress, rosters=rosters)
     contest = everything.of_jobs([*range(len(folds)), len(jobs) - 1])
     ungrouped = everything.of_jobs(range(len(jobs), len(jobs) + len(loose_jobs)))
     winners, best = contest.winners(), contest.best()

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from featx.cli import options, output, report
+from featx.cli.auto import auto_options, fit_auto, take_auto
 
 
 @click.command("fit")
-@click.argument("files", metavar="FILE.h5 ...", nargs=-1, required=True, type=click.Path())
+@click.argument("files", metavar="FILE.h5 ... | SOURCE", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
 @click.option(
     "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
@@ -59,6 +60,7 @@ from featx.cli import options, output, report
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME",
     help="Where logreg and svm are searched: cpu, or cuda for very large files.")  # fmt: skip
+@auto_options
 @options.quiet_option
 @options.json_option
 def command(
@@ -74,13 +76,16 @@ def command(
 
     Head, scaling and C are chosen inside each training part, so that the score printed is the score
     of the whole procedure. Samples of one group are never on both sides. Several files of the same
-    images (other backbones, nodes, views) compete in the same way; the winner is saved.
+    images (other backbones, nodes, views) compete in the same way; the winner is saved. With --auto
+    the files are made from the images of SOURCE, and only as far as a backbone may still win.
 
     \b
     Example:
       featx fit cache/scans.h5 -o scans.featx
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
+      featx fit photos/ --auto -o photos.featx
+      featx fit scans.csv --auto --auto-backbone resnet18 --auto-backbone vit_b_16 --group-column patient
     """
     from featx.errors import UsageError
     from featx.fit import FitOptions, fit, save, save_out_of_fold
@@ -93,11 +98,17 @@ def command(
         check_target(oof, (".csv",), what="out-of-fold predictions")
     if resume and target is None:
         raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
+    auto = take_auto(values)
+    if auto is not None and len(files) > 1:
+        raise UsageError(f"--auto takes one SOURCE of images, not {len(files)}")
     fit_options = FitOptions(**values)
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
-        with output.progress("fit", "searches", quiet=quiet) as advance:
-            result = fit(files, fit_options, progress=advance, ledger=ledger)
+        if auto is not None:
+            result = fit_auto(files[0], auto, fit_options, ledger, quiet=quiet)
+        else:
+            with output.progress("fit", "searches", quiet=quiet) as advance:
+                result = fit(files, fit_options, progress=advance, ledger=ledger)
     except KeyboardInterrupt:
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")

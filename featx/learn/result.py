@@ -20,6 +20,7 @@ from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
+from featx.learn.race_account import RaceAccount
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
 from featx.learn.trust import Trust
@@ -136,6 +137,8 @@ class FitResult:
         What could make the scores too good: near-duplicates, groups that give the answer away.
     locked : LockedPart or None
         What the file keeps for the last test: it took no part in anything.
+    race : RaceAccount or None
+        How the backbones were dropped before, of which the files are what was left.
     """
 
     estimator: Any
@@ -167,6 +170,7 @@ class FitResult:
     digest: str = ""
     weights: bytes | None = field(default=None, repr=False)
     locked: LockedPart | None = None
+    race: RaceAccount | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx fit --json`` prints."""
@@ -198,6 +202,7 @@ class FitResult:
                 "locked": 0 if self.locked is None else self.locked.n_samples,
             },
             "locked": None if self.locked is None else self.locked.to_dict(),
+            "race": None if self.race is None else self.race.to_dict(),
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
             "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
             "leak_gap": self.leaks.leak_gap,
@@ -218,6 +223,8 @@ class FitResult:
     def description(self) -> str:
         """What was chosen on, scored and fitted, in a few sentences."""
         text = self.plan.description
+        if self.race is not None:
+            text += f" {self.race.description}"
         if self.files:
             text += (
                 f" {len(self.files)} files compete: which one is best is chosen inside each training part, as head and "
@@ -249,6 +256,7 @@ class FitResult:
                 near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
                 notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
         notes += self.leaks.notes
+        notes += [] if self.race is None else self.race.notes
         if self.locked is not None and self.locked.looks:
             n = len(self.locked.looks)
             when = self.locked.looks[0] if n == 1 else f"{n} times, first on {self.locked.looks[0]}"
@@ -289,6 +297,8 @@ class FitResult:
         facts = self.to_dict()
         facts["locked_away"] = sorted({sha256[:SHA_DIGITS] for sha256 in self.locked.sha256} if self.locked else ())
         facts["leaks"]["near_duplicates"]["pairs"] = []  # no sample's name is in a bundle
+        if self.race is not None:
+            facts["race"]["failures"] = {}
         facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 

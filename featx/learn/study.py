@@ -49,7 +49,11 @@ class Study:
         """Resolve groups and plan the evaluation; near-duplicates to be grouped are those in any of the files."""
         data = entries[0].samples
         groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
-        near = {one.name: find_near_duplicates(one.plain, distance=options.near_duplicate_distance) for one in entries}
+        near = {
+            one.name: find_near_duplicates(one.plain, distance=options.near_duplicate_distance)
+            for one in entries
+            if one.n_features  # none where they are yet to be made: folds ask for labels and groups alone
+        }
         found = [one for one in near.values() if len(one)]
         if options.group_near_duplicates and found:
             apart = groups.ids
