@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,7 +77,10 @@ def take_auto(values: dict[str, Any]) -> dict[str, Any] | None:
     given = click.core.ParameterSource.COMMANDLINE
     for parameter in context.command.params:
         if parameter.name in chosen and context.get_parameter_source(parameter.name) == given:
-            raise UsageError(f"{parameter.opts[0]} says how images are read and raced: it needs --auto")
+            raise UsageError(
+                f"{parameter.opts[0]} says how images are read and raced: it needs --auto (for a feature file "
+                "give it to featx extract)"
+            )
     return None
 
 
@@ -92,6 +96,8 @@ def fit_auto(
     from featx.spec import FeatureRequest
     from featx.vision.engine import EngineOptions
 
+    if Path(source).suffix in (".h5", ".hdf5"):
+        raise UsageError(f"{source} is a feature file by its name, and --auto takes images: leave out --auto")
     race_options = RaceOptions(
         **({"backbones": chosen["auto_backbones"]} if chosen["auto_backbones"] else {}),
         weights=_weights(chosen["auto_weights"]),

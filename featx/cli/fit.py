@@ -101,6 +101,11 @@ def command(
     auto = take_auto(values)
     if auto is not None and len(files) > 1:
         raise UsageError(f"--auto takes one SOURCE of images, not {len(files)}")
+    folders = [name for name in files if auto is None and Path(name).is_dir()]
+    if folders:
+        raise UsageError(
+            f"{folders[0]} is a folder, not a feature file: extract it first, or let backbones race: --auto"
+        )
     fit_options = FitOptions(**values)
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:

@@ -65,6 +65,8 @@ class RaceRules:
     ties : {"best", "smaller"}
         Among backbones that the race could not tell apart, take the best by the inner folds of the whole training
         part (of equals the smaller), or the smallest of those that are tied with the best there.
+    cheap : RankOptions
+        Of the score that a rung looks at; its scoring, random state and processes are those of the fit.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class RaceRules:
 
     first: int = 100
     ties: str = "best"
+    cheap: RankOptions = RankOptions()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
         if self.first < 1:
@@ -214,11 +217,15 @@ class _Judge:
     n_jobs: int
 
     @classmethod
-    def of(cls, field: Field, options: FitOptions) -> _Judge:
+    def of(cls, field: Field, cheap: RankOptions, options: FitOptions) -> _Judge:
         """Take the cheap score of ``featx rank``, by the scoring and the class weights of the fit."""
-        cheap = RankOptions(scoring=options.scoring, random_state=options.random_state, n_jobs=options.n_jobs)
-        space = replace(cheap.of_fit.space, class_weight=options.class_weight)
-        return cls(field, space, cheap.cv, cheap.inner_cv, cheap.n_jobs)
+        space = replace(
+            cheap.of_fit.space,
+            scoring=options.scoring,
+            random_state=options.random_state,
+            class_weight=options.class_weight,
+        )
+        return cls(field, space, cheap.cv, cheap.inner_cv, options.n_jobs)
 
     def decide(self, decision: Decision, rows: IntArray, features: Mapping[str, NDArray[np.float32]]) -> Decision:
         """Fill in the standings of a rung; `features` are those of `rows`, the smallest backbone first."""
@@ -293,7 +300,7 @@ def hold_races(
         is paired by group (`featx.learn.paired`). Training parts of which a rung would be nearly everything keep all.
     """
     races = Races(tuple(backbones), {job.name: tuple(backbones) for job in jobs})
-    judge = _Judge.of(field, options)
+    judge = _Judge.of(field, rules.cheap, options)
     largest = max(len(job.rows) for job in jobs)
     share, seen = rules.first / largest, dict.fromkeys(races.roster, 0)
     while share <= MOST:
