@@ -2,10 +2,12 @@
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 import featx
 from featx.errors import (
@@ -31,7 +33,7 @@ LEAN = FitOptions(
 )  # fmt: skip
 CHEAP = RankOptions(cv=3, inner_cv=2, C_grid=(0.1, 0.1, 1))
 HERE = EngineOptions(num_workers=0, runtime="torch", batch_size=8)
-N = 60
+N = 48
 
 NETWORKS = """
 import torch
@@ -58,6 +60,14 @@ def weak():
 def strong():
     return Colour(0, 200)
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_limit():
+    """Limit threads once: looking for the libraries takes longer than one of these fits."""
+    with threadpool_limits(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.learn.search.threadpool_limits", lambda n: nullcontext())
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +149,7 @@ def test_with_too_few_images_for_a_rung_it_is_the_fit_of_several_files(photos):
     assert facts(result) == facts(fit([f"all/{name}" for name in names], LEAN))
 
 
+@pytest.mark.slow
 def test_a_stopped_race_goes_on_and_decides_the_same(photos):
     expected = run(photos, folder="whole")
 

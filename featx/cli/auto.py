@@ -70,8 +70,7 @@ def take_auto(values: dict[str, Any]) -> dict[str, Any] | None:
         One of the others is given without it.
     """
     context = click.get_current_context()
-    names = [parameter.name for parameter in auto_options(_nothing).__click_params__]  # type: ignore[attr-defined]
-    chosen = {name: values.pop(name) for name in names if name}
+    chosen = {name: values.pop(name) for name in _names()}
     if chosen.pop("auto"):
         return chosen
     given = click.core.ParameterSource.COMMANDLINE
@@ -84,8 +83,13 @@ def take_auto(values: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _nothing() -> None:
-    """Carry options."""
+def _names() -> list[str]:
+    """List the names of the values of `auto_options`."""
+
+    def carrier() -> None:
+        """Carry them."""
+
+    return [parameter.name for parameter in auto_options(carrier).__click_params__]  # type: ignore[attr-defined]
 
 
 def fit_auto(

@@ -1,11 +1,13 @@
 """What races between backbones promise: growing parts of whole groups, and no look beyond a training part."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
 from featx.fit import arrange, fit_features
@@ -27,6 +29,14 @@ LEAN = FitOptions(
 )  # fmt: skip
 CHEAP = RankOptions(cv=3, inner_cv=2, C_grid=(0.1, 0.1, 1))
 ALONE = GroupIds(None, 0, "", given=False, names=())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_limit():
+    """Limit threads once: looking for the libraries takes longer than one of these fits."""
+    with threadpool_limits(1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.learn.search.threadpool_limits", lambda n: nullcontext())
+        yield
 
 
 def features(n=N, d=4, *, signal=1.0, seed=0, y=None, **columns):
@@ -176,7 +186,7 @@ def test_ties_may_go_to_the_smaller_in_every_race():
 
 
 def test_labels_and_features_of_an_outer_test_part_change_nothing_in_its_own_race():
-    files = {f"{k}": features(80, signal=0.5 * k, seed=k) for k in range(3)}
+    files = {f"{k}": features(72, signal=0.5 * k, seed=k) for k in range(2)}
     course = Course(files, first=40)
     job = course.jobs[1]
     y = files["0"].y.copy()
@@ -235,17 +245,18 @@ def test_patients_stay_whole_in_every_rung():
 def test_on_noise_the_score_is_chance_where_the_best_of_shows_more():
     options = dataclasses.replace(LEAN, heads=("lda",))
     whole, best_of = [], []
-    for seed in range(25):
+    for seed in range(16):
         y = np.random.default_rng((1, seed)).permutation([f"class {i % 2}" for i in range(48)])
-        files = {f"{k}": features(48, signal=0.0, y=y, seed=(seed, k)) for k in range(6)}
+        files = {f"{k}": features(48, signal=0.0, y=y, seed=(seed, k)) for k in range(5)}
         course = Course(files, options=options, first=20)
         assert course.races.decisions
         whole.append(course.fit().whole.evaluation.scores["balanced_accuracy"].mean)
         alone = fit_features(files, options).files.values()
         best_of.append(max(one.evaluation.scores["balanced_accuracy"].mean for one in alone))
     error = np.std(whole, ddof=1) / len(whole) ** 0.5
-    assert abs(np.mean(whole) - 0.5) < 3 * error < 0.06
-    assert np.mean(best_of) > 0.55
+    assert abs(np.mean(whole) - 0.5) < 3 * error < 0.08
+    assert np.mean(best_of) - 0.5 > 2 * np.std(best_of, ddof=1) / len(best_of) ** 0.5
+    assert np.mean(best_of) > np.mean(whole) + 0.04
 
 
 def test_jobs_of_different_sizes_may_be_raced():
