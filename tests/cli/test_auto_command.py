@@ -24,7 +24,6 @@ def test_it_makes_features_fits_and_explains(featx, photos):
     assert again["groups"] == {"n": 8, "source": r"regex (p\d+)_"}
     assert again["race"]["backbones"][0]["n_computed"] == 0
     assert again["race"]["roster"] == {name: ["featx-mini"] for name in ("1", "2", "final")}
-    assert featx("predict", "photos.featx", photos, "-o", "p.csv", "-q").code == 0
 
 
 @pytest.mark.parametrize(
