@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from featx.lock import LockOptions, lock, open_locked
     from featx.manifest.source import SourceOptions, manifest_of
     from featx.predict import Predictions, predict
+    from featx.race import RaceOptions, RaceRules, race
     from featx.rank import RankOptions, RankResult, rank
     from featx.spec import FeatureRequest, FeatureSpec
     from featx.store.file import FeatureFile
@@ -87,6 +88,8 @@ __all__ = [
     "MergeConflictError",
     "MissingExtraError",
     "Predictions",
+    "RaceOptions",
+    "RaceRules",
     "RankOptions",
     "RankResult",
     "SourceOptions",
@@ -116,6 +119,7 @@ __all__ = [
     "merge_features",
     "open_locked",
     "predict",
+    "race",
     "rank",
     "suggest",
     "verify_features",
@@ -139,6 +143,7 @@ _HOMES = {
     "featx.lock": ("LockOptions", "lock", "open_locked"),
     "featx.manifest.source": ("SourceOptions", "manifest_of"),
     "featx.predict": ("Predictions", "predict"),
+    "featx.race": ("RaceOptions", "RaceRules", "race"),
     "featx.rank": ("RankOptions", "RankResult", "rank"),
     "featx.spec": ("FeatureRequest", "FeatureSpec"),
     "featx.store.file": ("FeatureFile",),

@@ -15,7 +15,7 @@ from featx.errors import UsageError
 from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
 from featx.learn.candidates import Searched
-from featx.learn.contest import Candidate, Contest, enter, name_files
+from featx.learn.contest import Candidate, Contest, Entry, enter, name_files
 from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, finish, like
@@ -96,6 +96,25 @@ def fit(
     return replace(result, weights=weights)
 
 
+def arrange(
+    labelled: Sequence[Entry], options: FitOptions, looking: Progress | None = None
+) -> tuple[Study, dict[str, int]]:
+    """Plan the evaluation, and check that it can be what the options ask for; with the classes left out as too small.
+
+    Raises
+    ------
+    LabelsError, UsageError
+        As `fit`.
+    """
+    study, small_classes = Study.arrange(labelled, options, looking)
+    classes = study.classes(study.plan.train)
+    check_positive(options.positive, classes)
+    check_two_classes(options.threshold_rule, classes)
+    if options.by_group and not study.groups.given:
+        raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
+    return study, small_classes
+
+
 def fit_features(
     features: Features | Mapping[str, Features],
     options: FitOptions = FitOptions(),  # noqa: B008  frozen
@@ -115,28 +134,28 @@ def _fit_numbers(*arguments: Any, **options: Any) -> RegressionResult:
     return fit_numbers(*arguments, **options)
 
 
-def _fit_classes(
+def fit_classes(
     features: Features | Mapping[str, Features],
     options: FitOptions,
     *,
-    progress: Progress | None,
-    ledger: SearchLedger | None,
-    target: str | None,
-    looking: Progress | None,
+    progress: Progress | None = None,
+    ledger: SearchLedger | None = None,
+    target: str | None = None,
+    looking: Progress | None = None,
+    roster: Mapping[str, Sequence[str]] | None = None,
 ) -> FitResult:
-    """Train and cross-validate a classifier."""
+    """Train and cross-validate a classifier, see `fit_features`.
+
+    `roster` says which files may win a training part, by its name (of an outer fold, or ``"final"``), where something
+    that saw no more than that part has left out others before (`featx.learn.racing`).
+    """
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
     for one in entries:
         check_learnable(one.samples, name=one.name)
     labelled = [one.take(samples.y != "") for one in entries]
-    study, small_classes = Study.arrange(labelled, options, looking)
+    study, small_classes = arrange(labelled, options, looking)
     plan, y = study.plan, study.data.y
-    check_positive(options.positive, study.classes(plan.train))
-    check_two_classes(options.threshold_rule, study.classes(plan.train))
-    if options.by_group and not study.groups.given:
-        raise UsageError("--by-group needs groups: give a group column or --group-regex to `featx extract`")
-
     folds = study.outer_folds()
     if target is not None:
         check_saveable(study, y, options.space, target)
@@ -165,7 +184,9 @@ def _fit_classes(
         )
         return [*finished, *outcomes[len(jobs) :]]
 
-    everything = Contest.hold(study.entries, search, progress)
+    every, part_names = [one.name for one in entries], [job.name for job in (*jobs, *loose_jobs)]
+    rosters = [roster.get(name, every) for name in part_names] if roster else ()
+    everything = Contest.hold(study.entries, search, progress, rosters=rosters)
     contest = everything.of_jobs([*range(len(folds)), len(jobs) - 1])
     ungrouped = everything.of_jobs(range(len(jobs), len(jobs) + len(loose_jobs)))
     winners, best = contest.winners(), contest.best()
@@ -227,7 +248,7 @@ def _fit_classes(
 
 
 _FITS: dict[str, Callable[..., FitResult | RegressionResult]] = {
-    CLASSIFICATION: _fit_classes,
+    CLASSIFICATION: fit_classes,
     REGRESSION: _fit_numbers,
 }
 """What fits, by task."""

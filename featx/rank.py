@@ -15,6 +15,7 @@ from featx.errors import StoreError
 from featx.learn.alignment import align, check_paths
 from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.groups import GroupIds, resolve_groups
+from featx.learn.paired import metric_of
 from featx.learn.plan import EvaluationPlan, plan_evaluation
 from featx.learn.quick import QuickTest, is_tie
 from featx.learn.ranking import RankedFile, RankOptions, RankResult
@@ -78,7 +79,7 @@ def rank(
     for number, (name, rows) in enumerate(zip(names, alignment.rows, strict=True)):
         advance = None if progress is None else _part(progress, number, len(names))
         tried.append(_try(name, rows[study.rows], columns[number].digest, test, options, advance))
-    metric = _metric(options.scoring, tried[0].evaluation)
+    metric = metric_of(options.scoring, tried[0].evaluation.scores)
     tried.sort(key=lambda one: one.order(metric))
     baseline = tried[0].evaluation.baseline
     return RankResult(
@@ -271,11 +272,6 @@ def _source_probabilities(path: str, rows: IntArray) -> FloatArray | None:
         return None
     probabilities: FloatArray = softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return probabilities
-
-
-def _metric(scoring: str, evaluation: Evaluation) -> str:
-    """Return the score of an evaluation that a scoring means: roc_auc has a name of its own for several classes."""
-    return next(name for name in evaluation.scores if name == scoring or {name, scoring} == {"roc_auc", "roc_auc_ovr"})
 
 
 def _part(progress: Progress, number: int, n_parts: int) -> Progress:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from featx.cli import options, output, regression_report, report
+from featx.cli.auto import auto_options, fit_auto, take_auto
 from featx.learn.tasks import CLASSIFICATION, REGRESSION, TASKS, Task
 
 REPORTS: dict[str, Callable[[Any], None]] = {
@@ -26,7 +27,7 @@ def _usual(of: Callable[[Task], str]) -> str:
 
 
 @click.command("fit")
-@click.argument("files", metavar="FILE.h5 ...", nargs=-1, required=True, type=click.Path())
+@click.argument("files", metavar="FILE.h5 ... | SOURCE", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted head is saved.")
 @click.option("--task", type=click.Choice(list(TASKS)), default=CLASSIFICATION, show_default=True,
     help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values()) + ".")  # fmt: skip
@@ -82,6 +83,7 @@ def _usual(of: Callable[[Task], str]) -> str:
 @click.option("--n-jobs", type=int, default=-1, show_default=True, help="Processes, as in scikit-learn; -1: all cores.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME",
     help="Where logreg and svm are searched: cpu, or cuda for very large files.")  # fmt: skip
+@auto_options
 @options.quiet_option
 @options.json_option
 def command(
@@ -98,7 +100,8 @@ def command(
 
     Head, scaling and C are chosen inside each training part, so that the score printed is the score
     of the whole procedure. Samples of one group are never on both sides. Several files of the same
-    images (other backbones, nodes, views) compete in the same way; the winner is saved.
+    images (other backbones, nodes, views) compete in the same way; the winner is saved. With --auto
+    the files are made from the images of SOURCE, and only as far as a backbone may still win.
 
     \b
     Example:
@@ -107,6 +110,8 @@ def command(
       featx fit cache/scans.h5 -o scans.featx --positive tumour --threshold sensitivity=0.95
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
       featx fit cache/wrists.h5 --task regression -o age.featx    labels are numbers
+      featx fit photos/ --auto -o photos.featx
+      featx fit scans.csv --auto --auto-backbone resnet18 --auto-backbone vit_b_16 --group-column patient
     """
     from featx.errors import UsageError
     from featx.fit import FitOptions, fit, save, save_cv_results, save_out_of_fold
@@ -123,14 +128,28 @@ def command(
             raise UsageError("--oof and --cv-results name the same file: give each its own")
     if resume and target is None:
         raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
+    auto = take_auto(values)
+    if auto is not None and len(files) > 1:
+        raise UsageError(f"--auto takes one SOURCE of images, not {len(files)}")
+    folders = [name for name in files if auto is None and Path(name).is_dir()]
+    if folders:
+        raise UsageError(
+            f"{folders[0]} is a folder, not a feature file: extract it first, or let backbones race: --auto"
+        )
     fit_options = FitOptions(**values | {"heads": values["heads"] or None})
+    if auto is not None and fit_options.task != CLASSIFICATION:
+        raise UsageError(f"--auto races backbones for classes; it has no meaning for --task {fit_options.task} yet")
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
-        with (
-            output.progress("near-duplicates", "images", quiet=quiet) as looking,
-            output.progress("fit", "searches", quiet=quiet) as advance,
-        ):
-            result = fit(files, fit_options, progress=advance, ledger=ledger, target=target, looking=looking)
+        result: Any = None
+        if auto is not None:
+            result = fit_auto(files[0], auto, fit_options, ledger, quiet=quiet)
+        else:
+            with (
+                output.progress("near-duplicates", "images", quiet=quiet) as looking,
+                output.progress("fit", "searches", quiet=quiet) as advance,
+            ):
+                result = fit(files, fit_options, progress=advance, ledger=ledger, target=target, looking=looking)
     except KeyboardInterrupt:
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")

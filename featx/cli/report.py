@@ -10,6 +10,7 @@ import click
 
 from featx.cli import output, trust_report
 from featx.cli.leak_report import print_leaks
+from featx.cli.race_report import print_race
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
@@ -58,6 +59,8 @@ def print_fit(result: FitResult) -> None:
         print_alone("file", result.files)
     if len(result.heads) > 1:
         print_alone("head", result.heads)
+    if result.race is not None:
+        print_race(result.race)
     click.echo("\nwhat the choice is worth")
     for text in result.comparisons.describe():
         output.print_text(f"  {text}")

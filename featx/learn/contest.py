@@ -155,23 +155,34 @@ class Contest:
     entries : list of Entry
     outcomes : dict of str to list of Outcome
         By file, in the order of the jobs.
+    rosters : sequence of (sequence of str)
+        For each job the files that may win it, where not all may.
     """
 
     entries: list[Entry]
     outcomes: dict[str, list[Outcome]]
+    rosters: Sequence[Sequence[str]] = ()
 
     @classmethod
-    def hold(cls, entries: Sequence[Entry], search: Search, progress: Progress | None) -> Contest:
+    def hold(
+        cls,
+        entries: Sequence[Entry],
+        search: Search,
+        progress: Progress | None,
+        *,
+        rosters: Sequence[Sequence[str]] = (),
+    ) -> Contest:
         """Run the jobs on every file."""
         outcomes = {}
         for number, entry in enumerate(entries):
             advance = None if progress is None else _part(progress, number, len(entries))
             outcomes[entry.name] = search(entry.samples.X.astype(np.float64), entry.use, advance)
-        return cls(list(entries), outcomes)
+        return cls(list(entries), outcomes, rosters)
 
     def of_jobs(self, numbers: Sequence[int]) -> Contest:
         """Return what came of some of the jobs."""
-        return replace(self, outcomes={name: [own[one] for one in numbers] for name, own in self.outcomes.items()})
+        outcomes = {name: [own[one] for one in numbers] for name, own in self.outcomes.items()}
+        return replace(self, outcomes=outcomes, rosters=[self.rosters[one] for one in numbers] if self.rosters else ())
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -195,14 +206,16 @@ class Contest:
     def winners(self, candidates: Sequence[Candidate] | None = None) -> list[Candidate]:
         """Return the best of some candidates, or of all, for each job by its inner folds.
 
-        Ties go to the simpler choice (see `featx.learn.search.Choice.rank`), then to the earlier file.
+        Ties go to the simpler choice (see `featx.learn.search.Choice.rank`), then to the earlier file. Candidates on
+        files that may not win a job are passed over, unless there are no others among them.
         """
         among = self.candidates if candidates is None else list(candidates)
-        n_jobs = len(self.outcomes[self.entries[0].name])
-        return [
-            min(among, key=lambda one, job=job: self.outcomes[one.file][job].heads[one.head].choice.rank)  # type: ignore[misc]
-            for job in range(n_jobs)
-        ]
+
+        def winner(job: int) -> Candidate:
+            allowed = [one for one in among if not self.rosters or one.file in self.rosters[job]] or among
+            return min(allowed, key=lambda one: self.outcomes[one.file][job].heads[one.head].choice.rank)
+
+        return [winner(job) for job in range(len(self.outcomes[self.entries[0].name]))]
 
     def best(self, candidates: Sequence[Candidate] | None = None) -> list[Fitted]:
         """Return the fits of `winners`."""

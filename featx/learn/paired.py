@@ -10,7 +10,7 @@ folds' differences (Nadeau and Bengio 2003) would hold it, too, but has 4 degree
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -234,9 +234,9 @@ def compare_with_guessing(
     )
 
 
-def metric_of(scoring: str, scores: dict[str, float | None]) -> str:
-    """Return the name that a scoring has among some scores: ``roc_auc`` is another for several classes."""
-    return next(name for name in scores if name == scoring or {name, scoring} == {"roc_auc", "roc_auc_ovr"})
+def metric_of(scoring: str, names: Iterable[str]) -> str:
+    """Return the name that a scoring has among those of scores: ``roc_auc`` is another for several classes."""
+    return next(name for name in names if name == scoring or {name, scoring} == {"roc_auc", "roc_auc_ovr"})
 
 
 def flip_signs(parts: FloatArray, *, stretch: float = 1.0, random_state: int = 0) -> float:

@@ -111,13 +111,16 @@ class QuickTest:
     ) -> tuple[Evaluation, list[Outcome]]:
         """Score features (n_samples, n_features), and return also what was chosen in each fold."""
         outcomes = run_jobs(X, self.y, self.jobs, self.space, n_jobs=n_jobs, progress=progress)
-        parts = [
+        classes = [str(name) for name in np.unique(self.y)]
+        evaluation = evaluate_folds(self.y, self.predictions(outcomes), classes, groups=self.groups)
+        return evaluation, outcomes
+
+    def predictions(self, outcomes: Sequence[Outcome]) -> list[FoldPredictions]:
+        """Return what the best of each fold says about its test part."""
+        return [
             FoldPredictions(fold, outcome.best.predicted, outcome.best.probabilities)
             for fold, outcome in zip(self.folds, outcomes, strict=True)
         ]
-        classes = [str(name) for name in np.unique(self.y)]
-        evaluation = evaluate_folds(self.y, parts, classes, groups=self.groups)
-        return evaluation, outcomes
 
     def difference(self, name: str, first: Interval, other: Interval) -> Interval:
         """Compare two feature sets fold by fold.

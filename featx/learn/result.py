@@ -23,6 +23,7 @@ from featx.learn.leaks import Leaks
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
+from featx.learn.race_account import RaceAccount
 from featx.learn.scores import Evaluation
 from featx.learn.search import Choice, Unconverged, setting
 from featx.learn.threshold import Thresholds
@@ -155,6 +156,8 @@ class FitResult:
         What the file keeps for the last test: it took no part in anything.
     searches : list of Searched
         All that was compared, for each file: in each outer fold, and for the saved classifier.
+    race : RaceAccount or None
+        How the backbones were dropped before, of which the files are what was left.
     """
 
     estimator: Any
@@ -188,6 +191,7 @@ class FitResult:
     weights: bytes | None = field(default=None, repr=False)
     locked: LockedPart | None = None
     searches: list[Searched] = field(default_factory=list, repr=False)
+    race: RaceAccount | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx fit --json`` prints."""
@@ -221,6 +225,7 @@ class FitResult:
                 "locked": 0 if self.locked is None else self.locked.n_samples,
             },
             "locked": None if self.locked is None else self.locked.to_dict(),
+            "race": None if self.race is None else self.race.to_dict(),
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
             "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
             "leak_gap": self.leaks.leak_gap,
@@ -241,6 +246,8 @@ class FitResult:
     def description(self) -> str:
         """What was chosen on, scored and fitted, in a few sentences."""
         text = self.plan.description
+        if self.race is not None:
+            text += f" {self.race.description}"
         if self.files:
             text += (
                 f" {len(self.files)} files compete: which one is best is chosen inside each training part, as head and "
@@ -257,7 +264,9 @@ class FitResult:
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = [*note_no_groups(self.groups), *self.leaks.notes, *note_locked(self.locked, "classifier")]
+        notes = [*note_no_groups(self.groups), *self.leaks.notes]
+        notes += [] if self.race is None else self.race.notes
+        notes += note_locked(self.locked, "classifier")
         notes += self.whole.evaluation.notes
         if self.n_missing:
             notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
@@ -290,6 +299,8 @@ class FitResult:
         facts = self.to_dict()
         facts["locked_away"] = sorted({sha256[:SHA_DIGITS] for sha256 in self.locked.sha256} if self.locked else ())
         facts["leaks"]["near_duplicates"]["pairs"] = []  # no sample's name is in a bundle
+        if self.race is not None:
+            facts["race"]["failures"] = {}
         facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 

@@ -51,7 +51,11 @@ class Study:
         data = entries[0].samples
         groups = resolve_groups(data.groups, data.sha256, data.group_source, keys=data.keys)
         distance = options.near_duplicate_distance
-        near = {one.name: find_near_duplicates(one.plain, distance=distance, progress=looking) for one in entries}
+        near = {
+            one.name: find_near_duplicates(one.plain, distance=distance, progress=looking)
+            for one in entries
+            if one.n_features  # none where they are yet to be made: folds ask for labels and groups alone
+        }
         found = [one for one in near.values() if len(one)]
         if options.group_near_duplicates and found:
             apart = groups.ids

@@ -34,6 +34,15 @@ def find_answer(
         return None if plan_work(manifest, outcomes, rehash=rehash).positions else (file.spec, file.made_with)
 
 
+def known_keys(path: Path) -> set[str]:
+    """Return the samples whose outcome the file holds, or a stopped run on it; looked up without the lock."""
+    keys = set(parts.kept_keys(path))
+    if path.exists():
+        with FeatureFile.open(path) as file:
+            keys.update(file.ledger().key)
+    return keys
+
+
 def stamp_of(request: FeatureRequest) -> dict[str, Any]:
     """Return the request with what could make the same words mean something else.
 

@@ -47,7 +47,7 @@ def output_paths(
         raise UsageError(f"-o {text!r} is a folder: name the file, as in {example}")
     if is_folder:
         fields = "{backbone}-{node}" if any(request.node is not None for request in requests) else "{backbone}"
-        text = os.path.join(text, f"{_stem(source)}-{fields}.h5")  # noqa: PTH118 (the text keeps its form)
+        text = os.path.join(text, f"{stem_of(source)}-{fields}.h5")  # noqa: PTH118 (the text keeps its form)
     paths = [Path(_filled(text, request)) for request in requests]
     for i, path in enumerate(paths):
         if path.resolve() in [other.resolve() for other in paths[:i]]:
@@ -77,7 +77,8 @@ def _filled(text: str, request: FeatureRequest) -> str:
     return _FIELD.sub(value, text)
 
 
-def _stem(source: Any) -> str:
+def stem_of(source: Any) -> str:
+    """Return the name that a source gives to the files in a folder."""
     if not isinstance(source, str | os.PathLike):
         return "features"
     name = os.fspath(source).rstrip("/").rpartition("/")[2] or "features"

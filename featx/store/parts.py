@@ -166,6 +166,12 @@ def pending(path: str | os.PathLike[str]) -> PendingRun | None:
     return PendingRun(path=path, header=header, batch_size=last.batch_size, n_done=n_done, n_left=last.left)
 
 
+def kept_keys(path: str | os.PathLike[str]) -> list[str]:
+    """Return the samples whose outcome a stopped run on a feature file has kept, without its lock."""
+    folder = _folder_of(Path(path))
+    return [key for _, accounts in ShardFolder(folder).read() for key in accounts.keys] if folder.is_dir() else []
+
+
 def _folder_of(path: Path) -> Path:
     return path.with_name(path.name + ".parts")
 
