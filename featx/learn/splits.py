@@ -96,7 +96,7 @@ def make_folds(
     if prescribed is not None:
         if n_repeats != 1:
             raise UsageError(f"--repeats {n_repeats} with a fold column would repeat the same folds; leave it at 1")
-        return _prescribed_folds(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
+        return _prescribed_classes(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
     if n_splits < 2:
         raise UsageError(f"{option} {n_splits}: at least 2 folds are needed")
     check_classes(y, groups, n_splits=n_splits, what=what, option=option, inner_splits=inner_splits)
@@ -147,9 +147,7 @@ def check_classes(
     if len(classes) == 1:
         raise LabelsError(f"only one class, {str(classes[0])!r}, for {what}; a classifier needs at least two")
     counts = dict(zip(classes.tolist(), _class_sizes(codes, groups, len(classes)).tolist(), strict=True))
-    enough = n_splits
-    while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
-        enough += 1
+    enough = units_needed(n_splits, inner_splits)
     small = {name: count for name, count in counts.items() if count < enough}
     if not small:
         return
@@ -194,6 +192,14 @@ def _class_sizes(codes: IntArray, groups: IntArray | None, n_classes: int) -> In
     if groups is not None:
         codes = np.unique(np.stack([codes, groups]), axis=1)[0]
     return np.bincount(codes, minlength=n_classes)
+
+
+def units_needed(n_splits: int, inner_splits: int) -> int:
+    """How many members a class needs to be in every test part, and to fill the inner folds after the largest one."""
+    enough = n_splits
+    while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
+        enough += 1
+    return enough
 
 
 def _left_to_train(n: int, n_splits: int) -> int:
@@ -258,34 +264,47 @@ def _no_shuffle(
     )
 
 
-def _prescribed_folds(
+def _prescribed_classes(
     classes: NDArray[Any],
     codes: IntArray,
     groups: IntArray | None,
     column: NDArray[np.object_],
     group_names: Sequence[str],
 ) -> list[Fold]:
-    """One fold for each value of the column."""
+    """One fold for each value of the column, with every class in training."""
     if len(classes) < 2:
         raise LabelsError("fewer than two classes; a classifier needs at least two")
+    folds = prescribed_folds(column, groups, group_names)
+    for fold in folds:
+        lacking = np.setdiff1d(np.arange(len(classes)), codes[fold.train])
+        if len(lacking):
+            raise LabelsError(
+                f"fold {fold.name!r} of the fold column tests every sample of class {str(classes[lacking[0]])!r}: none "
+                "is left to train on; spread the class over more folds, or leave the column out"
+            )
+    return folds
+
+
+def prescribed_folds(
+    column: NDArray[np.object_], groups: IntArray | None, group_names: Sequence[str] = ()
+) -> list[Fold]:
+    """Make one fold for each value of a column; see `make_folds`.
+
+    Raises
+    ------
+    LabelsError
+        No fold is named, or a group is in several.
+    """
     column = np.array(["" if value in NEVER_TESTED else str(value) for value in column], dtype=object)
     names = sorted(set(column) - {""}, key=_natural)
     if not names:
         raise LabelsError("the fold column names no fold: every value is empty or -1")
     if groups is not None:
         check_whole_groups(column, groups, what="the fold column", group_names=group_names)
-    folds = []
-    for number, name in enumerate(names):
-        test = np.flatnonzero(column == name)
-        train = np.flatnonzero(column != name)
-        lacking = np.setdiff1d(np.arange(len(classes)), codes[train])
-        if len(lacking):
-            raise LabelsError(
-                f"fold {name!r} of the fold column tests every sample of class {str(classes[lacking[0]])!r}: none is "
-                "left to train on; spread the class over more folds, or leave the column out"
-            )
-        folds.append(Fold(0, number, train, test, name))
-    return folds
+    return [
+        Fold(0, number, np.flatnonzero(column != name), np.flatnonzero(column == name), name)
+        for number, name in enumerate(names)
+    ]
 
 
 def check_whole_groups(
