@@ -66,7 +66,7 @@ class PathResult:
 
 def fit_path(
     X: Array,
-    codes: IntArray,
+    codes: IntArray | BoolArray,
     C: FloatArray,
     weights: FloatArray,
     *,

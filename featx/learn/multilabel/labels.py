@@ -169,7 +169,7 @@ def _check_separator(texts: Sequence[str], found: Sequence[Sequence[str]], synta
 def count_units(marks: BoolArray, groups: IntArray | None) -> IntArray:
     """Count the samples (n_labels,) that have each label; or the groups with at least one of them."""
     if groups is None:
-        return marks.sum(axis=0)
+        return np.asarray(marks.sum(axis=0), dtype=np.int64)
     return np.array([len(np.unique(groups[own])) for own in marks.T], dtype=np.int64)
 
 

@@ -88,7 +88,7 @@ def label_mistakes(name: str, true: BoolArray, units: IntArray) -> FloatArray:
         What is independent.
     """
 
-    def n_units(rows: BoolArray) -> int:
+    def n_units(rows: BoolArray | np.bool_) -> int:
         return len(np.unique(units[rows]))
 
     everyone = n_units(np.ones(len(true), dtype=np.bool_))
@@ -212,7 +212,8 @@ def _mean_score(right: Callable[[LabelPredictions], FloatArray]) -> _Score:
 
     def influence(predictions: LabelPredictions) -> FloatArray:
         values = right(predictions)
-        return (values - values.mean()) / len(values)
+        influences: FloatArray = (values - values.mean()) / len(values)
+        return influences
 
     return _Score(lambda predictions: float(right(predictions).mean()), influence)
 
