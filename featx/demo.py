@@ -170,6 +170,7 @@ def run_demo(
     tell("extract", extraction)
     with watch("fit", "searches") as advance:
         fitted = fit(files.features, FIT_OPTIONS, progress=advance)
+    assert isinstance(fitted, FitResult)
     save(fitted, files.bundle)
     tell("fit", fitted)
     with watch("pixels", "searches") as advance:
@@ -177,6 +178,7 @@ def run_demo(
     tell("pixels", pixels)
     with watch("predict", "images") as advance:
         predictions = predict(files.bundle, files.unseen, progress=advance)
+    assert isinstance(predictions, Predictions)
     predictions.save(files.predictions)
     tell("predict", predictions)
     return DemoResult(images, extraction, fitted, pixels, predictions)
@@ -208,7 +210,9 @@ def fit_pixels(files: DemoFiles, *, progress: Advance | None = None) -> FitResul
     """Fit the same heads by the same folds to the 64 grey values of each scan instead of features."""
     features = load_features(files.features)
     X = np.stack([_read_pixels(files.scans / key) for key in features.keys])
-    return fit_features(dataclasses.replace(features, X=X, spec=None, digest=""), FIT_OPTIONS, progress=progress)
+    fitted = fit_features(dataclasses.replace(features, X=X, spec=None, digest=""), FIT_OPTIONS, progress=progress)
+    assert isinstance(fitted, FitResult)
+    return fitted
 
 
 def _ignore(*_: object) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,13 @@ from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
+from featx.learn.tasks import CLASSIFICATION, REGRESSION
 from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
+
+if TYPE_CHECKING:
+    from featx.learn.regression.result import RegressionResult
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
 
@@ -37,8 +42,8 @@ def fit(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
-) -> FitResult:
-    """Train and cross-validate a classifier on the features in a file, or on those of the best of several.
+) -> FitResult | RegressionResult:
+    """Train and cross-validate a head on the features in a file, or on those of the best of several.
 
     Parameters
     ----------
@@ -52,7 +57,8 @@ def fit(
 
     Returns
     -------
-    FitResult
+    FitResult, or what the task of the options gives instead
+        Each has ``to_dict``, ``save`` and ``save_out_of_fold``.
 
     Raises
     ------
@@ -85,8 +91,25 @@ def fit_features(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
+) -> FitResult | RegressionResult:
+    """Train and cross-validate a head on features that are already in memory, several by name; see `fit`."""
+    return _FITS[options.task](features, options, progress=progress, ledger=ledger)
+
+
+def _fit_numbers(*arguments: Any, **options: Any) -> RegressionResult:
+    from featx.learn.regression.fitting import fit_numbers
+
+    return fit_numbers(*arguments, **options)
+
+
+def _fit_classes(
+    features: Features | Mapping[str, Features],
+    options: FitOptions,
+    *,
+    progress: Progress | None,
+    ledger: SearchLedger | None,
 ) -> FitResult:
-    """Train and cross-validate a classifier on features that are already in memory, several by name; see `fit`."""
+    """Train and cross-validate a classifier."""
     entries = enter(features, views=options.views, score_views=options.score_views, allow_missing=options.allow_missing)
     samples = entries[0].samples
     labelled = [one.take(samples.y != "") for one in entries]
@@ -175,3 +198,10 @@ def fit_features(
         digest=chosen.samples.digest,
         locked=study.locked,
     )
+
+
+_FITS: dict[str, Callable[..., FitResult | RegressionResult]] = {
+    CLASSIFICATION: _fit_classes,
+    REGRESSION: _fit_numbers,
+}
+"""What fits, by task."""

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import SpecMismatchError, UsageError
+from featx.learn.answers import FORMATS, Answers, Told
 from featx.learn.bundle import Bundle, load_bundle
-from featx.learn.groups import resolve_groups
 from featx.learn.judgement import Caution, Judge, Judgement
 from featx.learn.scores import Evaluation, evaluate_fixed
+from featx.learn.tasks import CLASSIFICATION, REGRESSION, find_task
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.target import check_target, save_text
+from featx.store.records import OK, FeatureBatch, LedgerEntry
 from featx.vision.engine import EngineOptions, Job, Notify, iter_batches
+
+if TYPE_CHECKING:
+    from featx.learn.regression.predictions import NumberPredictions
+
+__all__ = ["FORMATS", "Predictions", "predict"]
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` with images."""
 
-FORMATS = (".csv", ".jsonl")
 _HDF5_NAMES = (".h5", ".hdf5")
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 4096  # rows of a feature file that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a bundle says about each sample, in the order of the source; failed ones included.
+class Predictions(Answers):
+    """What a classifier says about each sample, in the order of the source; failed ones included.
 
     Attributes
     ----------
@@ -65,7 +65,6 @@ class Predictions:
         all decisions, those too that were then held back.
     judgement : Judgement
         Prediction sets, abstaining, and what is unlike the training set.
-        The same over those that the head was not fitted on: the scores that say something about new images.
     n_locked : int
         Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
@@ -83,35 +82,10 @@ class Predictions:
     judgement: Judgement = field(default_factory=Judgement, repr=False)
     n_locked: int = 0
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Key to reason of every sample without a prediction."""
-        return {key: why for key, status, why in zip(self.keys, self.status, self.reasons, strict=True) if status != OK}
-
-    @property
-    def failures_by_reason(self) -> dict[str, int]:
-        """Count the failures by the code before the colon."""
-        return dict(Counter(reason.partition(":")[0] for reason in self.failures.values()))
-
     @property
     def notes(self) -> list[str]:
         """What the user must hear."""
-        notes = []
-        if any(self.seen):
-            notes.append(
-                f"{sum(self.seen):,} of {len(self):,} images were in the training set; the scores on them say nothing "
-                "about new images."
-            )
-        if self.n_locked:
-            notes.append(
-                f"{self.n_locked:,} of {len(self):,} images are of the locked test set: nothing is scored on them "
-                "here. `featx lock FILE.h5 --open BUNDLE.featx` does that, and counts it."
-            )
-        notes += self.judgement.notes
-        return notes
+        return super().notes + self.judgement.notes
 
     def iter_csv_rows(self) -> Iterator[list[str]]:
         """Yield the header ``key, status, predicted, p_<class>...``, then one row for each sample.
@@ -147,31 +121,6 @@ class Predictions:
                 **self.judgement.record(place, self.classes, good=good),
             }
 
-    def write_csv(self, file: TextIO) -> None:
-        """Write `iter_csv_rows` to a text file."""
-        csv.writer(file, lineterminator="\n").writerows(self.iter_csv_rows())
-
-    def write_jsonl(self, file: TextIO) -> None:
-        """Write `iter_records` to a text file, one JSON object a line."""
-        for record in self.iter_records():
-            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.csv`` or ``.jsonl`` file (UTF-8), all of it or nothing.
-
-        Raises
-        ------
-        UsageError
-            If the name ends otherwise, or its folder is not there.
-        StoreWriteError
-            If the file system refuses.
-        """
-        path = os.fspath(path)
-        check_target(path, FORMATS, what="predictions")
-        text = io.StringIO()
-        (self.write_jsonl if path.lower().endswith(".jsonl") else self.write_csv)(text)
-        save_text(path, text.getvalue(), what="predictions")
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
         return {
@@ -200,8 +149,8 @@ def predict(
     progress: Progress | None = None,
     on_download: Callable[[str, int, int | None], None] | None = None,
     notify: Notify | None = None,
-) -> Predictions:
-    """Classify images with a saved head, their features made as those were that it was fitted on.
+) -> Predictions | NumberPredictions:
+    """Ask a saved head about images, their features made as those were that it was fitted on.
 
     Parameters
     ----------
@@ -227,7 +176,7 @@ def predict(
 
     Returns
     -------
-    Predictions
+    Predictions, or what the task of the bundle gives instead
         One for each sample of the source. Images are read in batches; only the results are held in memory.
 
     Raises
@@ -235,19 +184,21 @@ def predict(
     BundleError
         If the bundle cannot be loaded, or lacks what `caution` asks for.
     ManifestError, UsageError
-        If the source cannot be read.
+        If the source cannot be read; a caution that has no meaning for the bundle's task.
     SpecMismatchError
         If a feature file was made in another way than the bundle's features.
     WeightsError
         If the network's weights cannot be had.
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    task = find_task(loaded.task)
+    task.check(caution, task.careless)
     if isinstance(source, (str, os.PathLike)) and _is_feature_file(source):
         if source_options != SourceOptions():
             raise UsageError("options on how a folder or table is read have no meaning for a feature file")
         return _predict_file(loaded, source, caution, progress)
     manifest = sources.as_manifest(source, source_options)
-    judge = Judge(loaded, caution, len(manifest))
+    witness = _witness(loaded, caution, len(manifest))
     from featx.vision.backbones import restore_backbone
     from featx.vision.multi_device import make_embedder
 
@@ -255,12 +206,12 @@ def predict(
     embedder = make_embedder(backbone, device=engine.device, runtime=engine.runtime, n_images=len(manifest))
     job = Job(embedder, range(len(manifest)))
     batches = (batch for _, batch in iter_batches(manifest, [job], engine, notify=notify))
-    return _predict(loaded, judge, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
+    return _predict(loaded, witness, batches, manifest.labels, manifest.groups, manifest.group_source, progress)
 
 
 def _predict_file(
     bundle: Bundle, path: str | os.PathLike[str], caution: Caution, progress: Progress | None
-) -> Predictions:
+) -> Predictions | NumberPredictions:
     needed = bundle.needed_spec
     with FeatureFile.open(path) as file:
         # More views than needed do no harm: those that count come first, one row after the other.
@@ -273,11 +224,11 @@ def _predict_file(
             )
         ledger = file.ledger()
         batches = _iter_blocks(file, ledger.entries(), ledger.row, needed.n_views)
-        judge = Judge(bundle, caution, len(ledger))
+        witness = _witness(bundle, caution, len(ledger))
         locked = file.locked()
         return _predict(
             bundle,
-            judge,
+            witness,
             batches,
             list(ledger.label),
             list(ledger.group),
@@ -302,9 +253,86 @@ def _iter_blocks(
         yield FeatureBatch(list(entries[start : start + _BLOCK]), file.features(rows))
 
 
+class Witness(Protocol):
+    """What says something of samples batch by batch, as they come, then sums up; one kind for each task."""
+
+    def see(self, places: NDArray[np.int64], X: NDArray[Any]) -> None:
+        """Take the features (n * n_views, n_features) of the samples at some places."""
+
+    def conclude(self, told: Told) -> Predictions | NumberPredictions:
+        """Sum up."""
+
+
+class _ClassWitness:
+    """Says which class a sample is of."""
+
+    def __init__(self, bundle: Bundle, caution: Caution, n_samples: int) -> None:
+        self._bundle = bundle
+        self._judge = Judge(bundle, caution, n_samples)
+        self._predicted = np.full(n_samples, "", dtype=object)
+        self._probabilities = np.full((n_samples, len(bundle.classes)), np.nan)
+
+    def see(self, places: NDArray[np.int64], X: NDArray[Any]) -> None:
+        self._predicted[places], self._probabilities[places] = self._bundle.classify(X)
+        self._judge.see(places, X)
+
+    def conclude(self, told: Told) -> Predictions:
+        new = told.new
+        evaluation = self._evaluate(told, told.known)
+        judgement = self._judge.conclude(
+            self._predicted,
+            self._probabilities,
+            told.labels,
+            good=told.good,
+            seen=told.seen,
+            scored=new,
+            groups=told.groups_of(new),
+        )
+        held_back = judgement.abstained
+        called = self._predicted if held_back is None else np.where(held_back, "", self._predicted)
+        return Predictions(
+            classes=self._bundle.classes,
+            predicted=[str(name) for name in called],
+            probabilities=self._probabilities,
+            evaluation=evaluation,
+            evaluation_new=self._evaluate(told, new) if told.seen.any() else evaluation,
+            judgement=judgement,
+            **told.columns(),
+        )
+
+    def _evaluate(self, told: Told, rows: NDArray[np.bool_]) -> Evaluation | None:
+        if not rows.any():
+            return None
+        return evaluate_fixed(
+            np.array(told.labels, dtype=object)[rows].tolist(),
+            self._predicted[rows],
+            self._probabilities[rows],
+            self._bundle.classes,
+            groups=told.groups_of(rows),
+            positive=self._bundle.positive,
+        )
+
+
+def _number_witness(bundle: Bundle, caution: Caution, n_samples: int) -> Witness:
+    from featx.learn.regression.predictions import NumberWitness
+
+    return NumberWitness(bundle, caution, n_samples)
+
+
+_WITNESSES: dict[str, Callable[[Bundle, Caution, int], Witness]] = {
+    CLASSIFICATION: _ClassWitness,
+    REGRESSION: _number_witness,
+}
+"""What says something of samples, by task."""
+
+
+def _witness(bundle: Bundle, caution: Caution, n_samples: int) -> Witness:
+    return _WITNESSES[bundle.task](bundle, caution, n_samples)
+
+
 def _predict(
     bundle: Bundle,
-    judge: Judge,
+    witness: Witness,
     batches: Iterator[FeatureBatch],
     labels: list[str],
     groups: list[str],
@@ -312,61 +340,20 @@ def _predict(
     progress: Progress | None,
     *,
     locked_keys: frozenset[str] = frozenset(),
-) -> Predictions:
-    n_samples = len(labels)
+) -> Predictions | NumberPredictions:
     entries: list[LedgerEntry] = []
-    predicted = np.full(n_samples, "", dtype=object)
-    probabilities = np.full((n_samples, len(bundle.classes)), np.nan)
     for batch in batches:
         places = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])
         entries += batch.entries
         if len(places):
-            predicted[places], probabilities[places] = bundle.classify(batch.features)
-            judge.see(places, batch.features)
+            witness.see(places, batch.features)
         if progress is not None:
-            progress(len(entries), n_samples)
+            progress(len(entries), len(labels))
     good = np.array([entry.status == OK for entry in entries], dtype=np.bool_)
     is_locked = [entry.key in locked_keys or bundle.is_locked_away(entry.sha256) for entry in entries]
     labels = ["" if hidden else label for hidden, label in zip(is_locked, labels, strict=True)]
     seen = good & [bundle.was_fitted_on(entry.sha256) for entry in entries]
-    known = good & (np.array(labels, dtype=object) != "")
-
-    def groups_of(places: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        return resolve_groups([groups[i] for i in places], [entries[i].sha256 for i in places], group_source).ids
-
-    def evaluate(rows: NDArray[np.bool_]) -> Evaluation | None:
-        places = np.flatnonzero(rows)
-        if not len(places):
-            return None
-        return evaluate_fixed(
-            [labels[i] for i in places],
-            predicted[places],
-            probabilities[places],
-            bundle.classes,
-            groups=groups_of(places),
-            positive=bundle.positive,
-        )
-
-    evaluation = evaluate(known)
-    new = known & ~seen
-    judgement = judge.conclude(
-        predicted, probabilities, labels, good=good, seen=seen, scored=new, groups=groups_of(np.flatnonzero(new))
-    )
-    called = predicted if judgement.abstained is None else np.where(judgement.abstained, "", predicted)
-    return Predictions(
-        classes=bundle.classes,
-        keys=[entry.key for entry in entries],
-        status=[entry.status for entry in entries],
-        reasons=[entry.reason if entry.status == FAILED else "" for entry in entries],
-        labels=labels,
-        predicted=[str(name) for name in called],
-        probabilities=probabilities,
-        seen=seen.tolist(),
-        evaluation=evaluation,
-        evaluation_new=evaluate(new) if seen.any() else evaluation,
-        judgement=judgement,
-        n_locked=sum(is_locked),
-    )
+    return witness.conclude(Told(entries, labels, groups, group_source, good, seen, sum(is_locked)))
 
 
 def _is_feature_file(path: str | os.PathLike[str]) -> bool:

@@ -184,7 +184,7 @@ def test_a_file_becomes_a_bundle_with_its_facts_and_the_networks_weights(tmp_pat
 
 def test_features_from_nowhere_cannot_be_saved(tmp_path):
     result = fit_features(dataclasses.replace(features(), spec=None), quick())
-    with pytest.raises(UsageError, match="only a classifier fitted on a feature file can be saved"):
+    with pytest.raises(UsageError, match="only a head fitted on a feature file can be saved"):
         save(result, tmp_path / "f.featx")
 
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featx.cli import options, output, report
+from featx.cli import options, output, regression_report, report
+from featx.learn.tasks import CLASSIFICATION, REGRESSION, TASKS
+
+REPORTS: dict[str, Callable[[Any], None]] = {
+    CLASSIFICATION: report.print_fit,
+    REGRESSION: regression_report.print_fit,
+}
+"""What prints the account of a fit, by task."""
+
+
+def _usual(name: str) -> str:
+    """Say the default of an option that each task has its own of."""
+    words = {getattr(task, name)[0] if name == "heads" else getattr(task, name): task.name for task in TASKS.values()}
+    return "[default: " + "; ".join(f"{value} ({task})" for value, task in words.items()) + "]"
 
 
 @click.command("fit")
 @click.argument("files", metavar="FILE.h5 ...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted classifier is saved.")
+@click.option("-o", "--output", "target", metavar="NAME.featx", help="Where the fitted head is saved.")
+@click.option("--task", type=click.Choice(list(TASKS)), default=CLASSIFICATION, show_default=True,
+    help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values()) + ".")  # fmt: skip
 @click.option(
-    "--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
-    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete.",
+    "--head", "heads", multiple=True, metavar="NAME",
+    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete.  "
+    + _usual("heads"),
 )  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Outer folds.")
 @click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of each choice.")
@@ -28,8 +45,8 @@ from featx.cli import options, output, report
 @click.option("--class-weight", type=click.Choice(["balanced"]),
     help="Every class counts the same, however many images it has.")  # fmt: skip
 @click.option(
-    "--scoring", default="balanced_accuracy", show_default=True, metavar="NAME", help="What the choice maximises."
-)
+    "--scoring", default="", metavar="NAME", help="What the choice maximises.  " + _usual("scoring")
+)  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
     help="Whether train, val and test of the file are kept apart.")  # fmt: skip
 @click.option("--refit", type=click.Choice(["default", "all"]), default="default", show_default=True,
@@ -70,7 +87,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Train and cross-validate a classifier on the features in FILE.h5, and save it.
+    """Train and cross-validate a head on the features in FILE.h5, and save it.
 
     Head, scaling and C are chosen inside each training part, so that the score printed is the score
     of the whole procedure. Samples of one group are never on both sides. Several files of the same
@@ -81,6 +98,7 @@ def command(
       featx fit cache/scans.h5 -o scans.featx
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
+      featx fit cache/wrists.h5 --task regression -o age.featx    labels are numbers
     """
     from featx.errors import UsageError
     from featx.fit import FitOptions, fit, save, save_out_of_fold
@@ -93,7 +111,7 @@ def command(
         check_target(oof, (".csv",), what="out-of-fold predictions")
     if resume and target is None:
         raise UsageError("--resume goes on with a fit that was to be saved: give the same -o NAME.featx")
-    fit_options = FitOptions(**values)
+    fit_options = FitOptions(**values | {"heads": values["heads"] or None})
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
     try:
         with output.progress("fit", "searches", quiet=quiet) as advance:
@@ -111,7 +129,7 @@ def command(
     if as_json:
         output.print_json(result.to_dict())
     else:
-        report.print_fit(result)
+        REPORTS[fit_options.task](result)
         if target is not None:
             click.echo(f"\nsaved: {target}")
             click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))

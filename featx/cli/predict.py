@@ -8,8 +8,12 @@ from typing import Any
 
 import click
 
-from featx.cli import options, output, report
+from featx.cli import options, output, regression_report, report
 from featx.errors import EXIT_FAILED_ROWS, UsageError
+from featx.learn.tasks import CLASSIFICATION, REGRESSION
+
+REPORTS: dict[str, Any] = {CLASSIFICATION: report, REGRESSION: regression_report}
+"""The module that prints the account of predictions, by task."""
 
 
 @click.command("predict")
@@ -27,7 +31,7 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
     """Classify the images of SOURCE (as for extract), or the rows of a feature file of the same spec.
 
     Every image is in the output: key, status, predicted class, the probability of each class, and
-    whether it is unlike the training set.
+    whether it is unlike the training set. A bundle of --task regression gives numbers instead.
 
     \b
     Example:
@@ -66,8 +70,8 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
     if as_json:
         output.print_json(predictions.to_dict())
     elif target is not None:
-        report.print_predictions(predictions, target)
+        REPORTS[loaded.task].print_predictions(predictions, target)
     else:
         predictions.write_csv(sys.stdout)
-        report.say_predictions(predictions)
+        REPORTS[loaded.task].say_predictions(predictions)
     return EXIT_FAILED_ROWS if predictions.failures else 0

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from featx.errors import BundleError
 from featx.learn.archive import read_archive, write_archive
 from featx.learn.head_file import HEAD, check_head, dump_head, load_head
+from featx.learn.tasks import CLASSIFICATION, TASKS
 from featx.learn.views import ViewUse, classify
 from featx.spec import FeatureSpec
 from featx.store import disk
@@ -53,7 +54,7 @@ class Bundle:
     pipeline : scikit-learn estimator
         The fitted head with its scaling, for feature matrices (n, `spec.n_features`).
     classes : list of str
-        In the order of the columns of `predict_proba`.
+        In the order of the columns of `predict_proba`; none where the task has no classes.
     spec : FeatureSpec
         What made the features.
     scores : dict
@@ -85,6 +86,11 @@ class Bundle:
     def needed_spec(self) -> FeatureSpec:
         """What makes the features that `classify` takes: `spec`, with the views by which a sample is called."""
         return self.spec if self.views.score == "average" else replace(self.spec, views=self.spec.views[:1])
+
+    @property
+    def task(self) -> str:
+        """What the head was fitted for: of `featx.learn.tasks.TASKS`; bundles that do not say so are classification."""
+        return str(self.facts.get("task", CLASSIFICATION))
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -250,7 +256,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pipeline = load_head(members[HEAD], path=path)
-        check_head(pipeline, classes, spec.n_features, path=path)
+        check_head(pipeline, classes, spec.n_features, path=path)  # without classes it is to give numbers
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     use = _read_use(facts, spec, path=path)
     return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use, members)
@@ -294,8 +300,12 @@ def _parse_facts(members: Mapping[str, bytes], *, path: str) -> dict[str, Any]:
 
 
 def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], FeatureSpec]:
-    classes = facts.get("classes")
-    if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes)):
+    task = facts.get("task", CLASSIFICATION)
+    if not isinstance(task, str) or task not in TASKS:
+        raise BundleError(f"is for a task that this featx does not know, {task!r}; update featx", path=path)
+    classes = facts.get("classes") if TASKS[task].has_classes else []
+    fewest = 2 if TASKS[task].has_classes else 0
+    if not (isinstance(classes, list) and len(classes) >= fewest and all(isinstance(name, str) for name in classes)):
         raise BundleError(f"{_FACTS} does not name the classes", path=path)
     if not isinstance(facts.setdefault("scores", {}), dict):
         raise BundleError(f"{_FACTS}: scores are not a table", path=path)

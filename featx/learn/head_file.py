@@ -158,18 +158,25 @@ def _check_types(schema: Any, data: bytes, *, path: str) -> None:
 
 
 def check_head(pipeline: Any, classes: list[str], n_features: int, *, path: str) -> None:
-    """Hold the head against the facts, and let it predict one row: all that predicting needs is there."""
+    """Hold the head against the facts, and let it predict one row: all that predicting needs is there.
+
+    A head without classes is to give a number.
+    """
     from featx.learn.svm_state import check_svm
 
     try:
         for part in _iter_parts(pipeline, set()):
             check_svm(part)
-        known, width = list(pipeline.classes_), pipeline.n_features_in_
+        known, width = list(pipeline.classes_) if classes else [], pipeline.n_features_in_
         if known != classes or width != n_features:
             raise ValueError(
                 f"it knows {len(known)} classes from {width} features, not {len(classes)} from {n_features}"
             )
         row = np.zeros((1, n_features), dtype=np.float32)
+        if not classes:
+            if np.shape(value := pipeline.predict(row)) != (1,) or not np.isfinite(value).all():
+                raise ValueError("its predictions are not usable")
+            return
         predicted, probabilities = pipeline.predict(row), pipeline.predict_proba(row)
         if (
             predicted[0] not in classes

@@ -13,6 +13,7 @@ from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
+from featx.learn.tasks import CLASSIFICATION, REGRESSION, find_task
 from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
 
@@ -23,8 +24,11 @@ class FitOptions:
 
     Attributes
     ----------
+    task : str
+        What a label is: one of `featx.learn.tasks.TASKS`.
     heads, scalings : tuple of str
-        What competes: as `featx.learn.heads.find_head` takes them, and of `SCALINGS`.
+        What competes: as `featx.learn.heads.find_head` takes them (the heads of the task), and of `SCALINGS`. None
+        is made the heads that are the task's default.
     cv, inner_cv, repeats : int
         Outer folds, folds of each choice, repeats of the outer folds.
     C_grid : (float, float, int)
@@ -32,7 +36,8 @@ class FitOptions:
     class_weight : str, optional
         ``"balanced"``: every class counts the same, however many samples it has.
     scoring : str
-        What the choice maximises: one of `featx.learn.metrics.SCORINGS`.
+        What the choice maximises: one of `featx.learn.metrics.SCORINGS`, or of the task's own. ``""`` is made the
+        task's default.
     split : {"auto", "ignore"}
         Whether train, val and test of the file are kept apart.
     refit : {"default", "all"}
@@ -78,14 +83,15 @@ class FitOptions:
         A value that an option does not take.
     """
 
-    heads: tuple[str, ...] = ("logreg",)
+    task: str = CLASSIFICATION
+    heads: tuple[str, ...] = None  # type: ignore[assignment]  # never None once it is made
     cv: int = 5
     inner_cv: int = 5
     repeats: int = 1
     scalings: tuple[str, ...] = tuple(SCALINGS)
     C_grid: tuple[float, float, int] = (1e-6, 1e3, 10)
     class_weight: str | None = None
-    scoring: str = "balanced_accuracy"
+    scoring: str = ""
     split: str = "auto"
     refit: str = "default"
     positive: str | None = None
@@ -105,12 +111,14 @@ class FitOptions:
     leak_gap: bool = True
 
     def __post_init__(self) -> None:
-        for head in self.heads:
-            find_head(head)
+        task = find_task(self.task)
+        if self.heads is None:
+            object.__setattr__(self, "heads", task.heads)  # how a frozen dataclass completes itself
+        object.__setattr__(self, "scoring", self.scoring or task.scoring)
+        task.check(self, task.without)
         for scaling in self.scalings:
             if scaling not in SCALINGS:
                 raise UnknownNameError("scaling", scaling, SCALINGS)
-        check_scoring(self.scoring)
         for option, value, least in (
             ("--head", len(self.heads), 1),
             ("--scaling", len(self.scalings), 1),
@@ -140,7 +148,7 @@ class FitOptions:
         check_conformal(self.conformal)
         check_distance(self.near_duplicate_distance)
         check_views_options(self.views, self.score_views)
-        self.space  # noqa: B018  heads and scoring that do not go together
+        _CHECKS[self.task](self)
 
     @property
     def space(self) -> Space:
@@ -152,3 +160,23 @@ class FitOptions:
         return Space(
             heads, scalings, grid, self.scoring, self.random_state, class_weight=self.class_weight, device=self.device
         )
+
+
+def _check_classification(options: FitOptions) -> None:
+    """Raise where heads and scoring are not known, or do not go together."""
+    for head in options.heads:
+        find_head(head)
+    check_scoring(options.scoring)
+    options.space  # noqa: B018
+
+
+def _check_regression(options: FitOptions) -> None:
+    from featx.learn.regression.heads import find_head as find
+    from featx.learn.regression.metrics import check_scoring as check
+
+    for head in options.heads:
+        find(head)
+    check(options.scoring)
+
+
+_CHECKS = {CLASSIFICATION: _check_classification, REGRESSION: _check_regression}

@@ -6,8 +6,9 @@ import csv
 import io
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -173,6 +174,7 @@ class FitResult:
         evaluation = self.whole.evaluation.to_dict()
         choices = [("final", self.whole.chosen), *self.whole.folds]
         return {
+            "task": self.options.task,
             "scheme": self.plan.scheme,
             "description": self.description,
             **self.whole.to_dict(),
@@ -292,9 +294,38 @@ class FitResult:
         facts["warnings"] = [note for note in facts["warnings"] if note not in self.leaks.notes] + self.leaks.facts
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
+    def members(self) -> dict[str, Any]:
+        """Return what `featx.learn.bundle.save_bundle` takes beside estimator, facts and weights."""
+        return {"conformal": self.trust.conformal, "novelty": self.trust.novelty}
 
-def save(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Save the classifier with its facts as a ``.featx`` bundle.
+    def iter_out_of_fold(self) -> Iterator[list[Any]]:
+        """Yield the header ``key, group, fold, true, predicted, p_<class>...``, then a row for each prediction."""
+        yield ["key", "group", "fold", "true", "predicted", *(f"p_{name}" for name in self.out_of_fold_classes)]
+        for row in self.out_of_fold:
+            yield [row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities]
+
+
+class Result(Protocol):
+    """What a fit gives, whatever its task, as far as saving it goes; see `FitResult`."""
+
+    @property
+    def estimator(self) -> Any: ...  # noqa: D102
+
+    @property
+    def spec(self) -> FeatureSpec | None: ...  # noqa: D102
+
+    @property
+    def weights(self) -> bytes | None: ...  # noqa: D102
+
+    def facts(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def members(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def iter_out_of_fold(self) -> Iterator[list[Any]]: ...  # noqa: D102
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Save the fitted head with its facts as a ``.featx`` bundle.
 
     Raises
     ------
@@ -304,21 +335,18 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
         If the features did not come from a feature file: nothing would say how to make them for new images.
     """
     if result.spec is None:
-        raise UsageError(
-            "only a classifier fitted on a feature file can be saved: nothing else says what its features are"
-        )
+        raise UsageError("only a head fitted on a feature file can be saved: nothing else says what its features are")
     save_bundle(
         path,
         estimator=result.estimator,
         facts=result.facts(),
         weights=result.weights,
-        conformal=result.trust.conformal,
-        novelty=result.trust.novelty,
+        **result.members(),
     )
 
 
-def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Write every out-of-fold prediction as CSV: ``key,group,fold,true,predicted,p_<class>...``; all or nothing.
+def save_out_of_fold(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write every out-of-fold prediction as CSV, as `FitResult.iter_out_of_fold` yields them; all or nothing.
 
     Raises
     ------
@@ -326,11 +354,7 @@ def save_out_of_fold(result: FitResult, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"p_{name}" for name in result.out_of_fold_classes]
-    writer.writerow(["key", "group", "fold", "true", "predicted", *columns])
-    for row in result.out_of_fold:
-        writer.writerow([row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities])
+    csv.writer(text, lineterminator="\n").writerows(result.iter_out_of_fold())
     save_text(path, text.getvalue(), what="out-of-fold predictions")
 
 
