@@ -23,12 +23,13 @@ from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
-from featx.learn.tasks import CLASSIFICATION, REGRESSION
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
 
 if TYPE_CHECKING:
+    from featx.learn.multilabel.result import LabelResult
     from featx.learn.regression.result import RegressionResult
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_out_of_fold"]
@@ -42,7 +43,7 @@ def fit(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
-) -> FitResult | RegressionResult:
+) -> FitResult | LabelResult | RegressionResult:
     """Train and cross-validate a head on the features in a file, or on those of the best of several.
 
     Parameters
@@ -91,7 +92,7 @@ def fit_features(
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
-) -> FitResult | RegressionResult:
+) -> FitResult | LabelResult | RegressionResult:
     """Train and cross-validate a head on features that are already in memory, several by name; see `fit`."""
     return _FITS[options.task](features, options, progress=progress, ledger=ledger)
 
@@ -100,6 +101,12 @@ def _fit_numbers(*arguments: Any, **options: Any) -> RegressionResult:
     from featx.learn.regression.fitting import fit_numbers
 
     return fit_numbers(*arguments, **options)
+
+
+def _fit_labels(*arguments: Any, **options: Any) -> LabelResult:
+    from featx.learn.multilabel.fitting import fit_labels
+
+    return fit_labels(*arguments, **options)
 
 
 def _fit_classes(
@@ -200,8 +207,9 @@ def _fit_classes(
     )
 
 
-_FITS: dict[str, Callable[..., FitResult | RegressionResult]] = {
+_FITS: dict[str, Callable[..., FitResult | LabelResult | RegressionResult]] = {
     CLASSIFICATION: _fit_classes,
+    MULTILABEL: _fit_labels,
     REGRESSION: _fit_numbers,
 }
 """What fits, by task."""

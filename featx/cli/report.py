@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +14,7 @@ from featx.cli.leak_report import print_leaks
 if TYPE_CHECKING:
     from featx.fit import FitResult
     from featx.learn.intervals import Interval
+    from featx.learn.multilabel.result import LabelResult
     from featx.learn.result import HeadResult
     from featx.learn.scores import Baseline, BinaryScores, Evaluation
     from featx.predict import Predictions
@@ -30,6 +31,33 @@ def print_fit(result: FitResult) -> None:
     """Print the account of ``featx fit``."""
     for note in result.notes:
         output.say_warning(note)
+    print_chosen(result)
+    folds = [name for name, _ in result.whole.folds]
+    print_evaluation(result.whole.evaluation, folds)
+    if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
+        click.echo("\ncross-validation of the same procedure on the training part")
+        _print_class_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
+    trust_report.print_trust(result.trust)
+    if result.by_group is not None:
+        click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
+        _print_class_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
+    if result.files:
+        print_alone("file", result.files)
+    if len(result.heads) > 1:
+        print_alone("head", result.heads)
+    click.echo("\nwhat the choice is worth")
+    for text in result.comparisons.describe():
+        output.print_text(f"  {text}")
+    print_choices(result.whole, result.file_of_fold)
+    print_leaks(result.leaks)
+    click.echo(
+        f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
+        f"{output.describe_seconds(result.seconds)}"
+    )
+
+
+def print_chosen(result: FitResult | LabelResult) -> None:
+    """Print what was chosen on, scored and fitted, and what is in the saved classifier."""
     chosen = result.whole.chosen
     output.print_text(result.description)
     if result.locked is not None:
@@ -41,33 +69,11 @@ def print_fit(result: FitResult) -> None:
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
     )
-    folds = [name for name, _ in result.whole.folds]
-    print_evaluation(result.whole.evaluation, folds)
-    if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
-        click.echo("\ncross-validation of the same procedure on the training part")
-        _print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
-    trust_report.print_trust(result.trust)
-    if result.by_group is not None:
-        click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
-        _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
-    if result.files:
-        _print_alone("file", result.files)
-    if len(result.heads) > 1:
-        _print_alone("head", result.heads)
-    click.echo("\nwhat the choice is worth")
-    for text in result.comparisons.describe():
-        output.print_text(f"  {text}")
-    _print_choices(result.whole, result.file_of_fold)
-    print_leaks(result.leaks)
-    click.echo(
-        f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
-        f"{output.describe_seconds(result.seconds)}"
-    )
 
 
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     """Print scores with intervals, the table by class, and the confusion matrix; `folds` are their names."""
-    _print_scores(evaluation.scores, evaluation.baseline, folds)
+    _print_class_scores(evaluation.scores, evaluation.baseline, folds)
     if evaluation.estimand:
         output.print_text(f"  what they estimate: {evaluation.estimand}")
     if evaluation.binary is not None:
@@ -76,7 +82,7 @@ def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     shown = evaluation.per_class[:MOST_CLASSES]
     output.print_table(
         ["class", "precision", "recall", "F1", "support"],
-        [(_short(one.name), one.precision, one.recall, one.f1, one.support) for one in shown],
+        [(short(one.name), one.precision, one.recall, one.f1, one.support) for one in shown],
     )
     if len(evaluation.per_class) > len(shown):
         click.echo(f"  ... and {len(evaluation.per_class) - len(shown):,} more classes (--json has all)")
@@ -90,15 +96,10 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
     counts = Counter(predictions.predicted)
     click.echo(f"{output.count(len(predictions) - len(predictions.failures), 'image')} classified")
     shown = predictions.classes[:MOST_CLASSES]
-    output.print_table(["predicted", "images"], [(_short(name), counts[name]) for name in shown])
+    output.print_table(["predicted", "images"], [(short(name), counts[name]) for name in shown])
     if len(predictions.classes) > len(shown):
         click.echo(f"  ... and {len(predictions.classes) - len(shown):,} more classes")
-    if predictions.failures:
-        click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")
-        for key, reason in list(predictions.failures.items())[:MOST_KEYS]:
-            click.echo(f"  {output.printable(key)}  ({reason})")
-        if len(predictions.failures) > MOST_KEYS:
-            click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
+    print_failures(predictions.failures)
     trust_report.print_judgement(predictions.judgement)
     evaluation, which = _to_quote(predictions)
     if evaluation is not None:
@@ -106,6 +107,17 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
         print_evaluation(evaluation)
     if target is not None:
         click.echo(f"saved: {target}")
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print which images failed, and why."""
+    if not failures:
+        return
+    click.echo(f"{output.count(len(failures), 'image')} failed, without a prediction:")
+    for key, reason in list(failures.items())[:MOST_KEYS]:
+        click.echo(f"  {output.printable(key)}  ({reason})")
+    if len(failures) > MOST_KEYS:
+        click.echo(f"  ... and {len(failures) - MOST_KEYS:,} more")
 
 
 def say_predictions(predictions: Predictions) -> None:
@@ -131,22 +143,40 @@ def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
     return evaluation, "" if evaluation is None else f"{output.count(evaluation.n_samples, 'image')} {which}"
 
 
-def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
+def _print_class_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
+    if baseline is None:
+        print_scores(scores, None, folds)
+    else:
+        guessing = f"always the largest class of the training part ({baseline.majority})"
+        print_scores(scores, baseline.scores, folds, guessing=guessing)
+
+
+def print_scores(
+    scores: dict[str, Interval],
+    baseline: Mapping[str, float | None] | None,
+    folds: Sequence[str] = (),
+    *,
+    guessing: str = "",
+) -> None:
+    """Print scores with their intervals, and beside them those of guessing, which is said to be what.
+
+    `folds` are the names of the folds.
+    """
     header = ["score", "mean", "95 % interval"]
     rows = [[name, interval.mean, _range(interval)] for name, interval in scores.items()]
     by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
         for row in rows:
-            row.append(baseline.scores.get(str(row[0])))
+            row.append(baseline.get(str(row[0])))
     if by_fold and len(folds) <= MOST_FOLDS:
         header.append("by fold")
         for row in rows:
             row.append(" ".join("-" if value is None else f"{value:.3f}" for value in by_fold[str(row[0])]))
     output.print_table(header, rows)
     _print_methods(scores)
-    if baseline is not None:
-        output.print_text(f"  guessing: always the largest class of the training part ({baseline.majority})")
+    if guessing:
+        output.print_text(f"  guessing: {guessing}")
     if by_fold and len(folds) > MOST_FOLDS:
         click.echo()
         output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
@@ -174,7 +204,7 @@ def _print_binary(binary: BinaryScores) -> None:
 def _print_confusion(evaluation: Evaluation) -> None:
     if len(evaluation.classes) > MOST_CONFUSED:
         pairs = [
-            (_short(evaluation.classes[i]), _short(evaluation.classes[j]), count)
+            (short(evaluation.classes[i]), short(evaluation.classes[j]), count)
             for i, row in enumerate(evaluation.confusion)
             for j, count in enumerate(row)
             if i != j and count
@@ -184,13 +214,14 @@ def _print_confusion(evaluation: Evaluation) -> None:
         return
     repeats = f", pooled over {evaluation.n_repeats} repeats" if evaluation.n_repeats > 1 else ""
     click.echo(f"\nconfusion matrix (rows: true, columns: predicted{repeats})")
-    names = [_short(name, 20) for name in evaluation.classes]
+    names = [short(name, 20) for name in evaluation.classes]
     width = (output.COLUMNS - max(map(len, names))) // len(names) - 2
     rows = [(name, *row) for name, row in zip(names, evaluation.confusion, strict=True)]
-    output.print_table(["", *(_short(name, width) for name in names)], rows)
+    output.print_table(["", *(short(name, width) for name in names)], rows)
 
 
-def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
+def print_alone(what: str, alone: Mapping[str, HeadResult]) -> None:
+    """Print the scores of each file, or head, alone."""
     click.echo(f"\neach {what} alone, on the same images")
     names = list(next(iter(alone.values())).evaluation.scores)
     rows = [
@@ -200,7 +231,8 @@ def _print_alone(what: str, alone: dict[str, HeadResult]) -> None:
     output.print_table([what, *names], rows)
 
 
-def _print_choices(whole: HeadResult, files: Sequence[str]) -> None:
+def print_choices(whole: HeadResult, files: Sequence[str]) -> None:
+    """Print what was chosen in each fold."""
     if not whole.folds:
         return
     click.echo("\nchosen in each fold")
@@ -224,7 +256,8 @@ def _short_file(name: str) -> str:
     return f"{name[: half - 3]}...{name[-half:]}"
 
 
-def _short(name: str, letters: int = LONGEST_NAME) -> str:
+def short(name: str, letters: int = LONGEST_NAME) -> str:
+    """Leave out the end of a long name."""
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
 
 

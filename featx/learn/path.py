@@ -146,7 +146,8 @@ def _targets(codes: IntArray | BoolArray) -> BoolArray:
     if codes.ndim == 2:
         return codes.astype(np.bool_)
     n_classes = int(codes.max()) + 1
-    return codes[:, None] == (np.ones(1, dtype=np.int64) if n_classes == 2 else np.arange(n_classes))
+    targets: BoolArray = codes[:, None] == (np.ones(1, dtype=np.int64) if n_classes == 2 else np.arange(n_classes))
+    return targets
 
 
 def _check_parts(targets: BoolArray, weights: FloatArray) -> None:

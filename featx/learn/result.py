@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -18,11 +17,12 @@ from featx.learn.by_group import GroupEvaluation
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.leaks import Leaks
+from featx.learn.notes import note_edge, note_groups, note_left_out, note_looks, note_unconverged
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
-from featx.learn.search import Choice, Unconverged, setting
+from featx.learn.search import Choice, Unconverged
 from featx.learn.trust import Trust
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
@@ -240,31 +240,11 @@ class FitResult:
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = []
-        if not self.groups.given:
-            notes.append(
-                "No groups were given. If several images show the same patient, animal or part, they may be in "
-                "training and test at once, and the scores are then too good: give `featx extract` a group column or "
-                "--group-regex."
-            )
-            if self.groups.ids is not None:
-                near = " and near-duplicates" if "near-duplicates" in self.groups.source else ""
-                notes.append(f"Identical files{near} are kept together: {self.groups.n} different ones.")
-        notes += self.leaks.notes
-        if self.locked is not None and self.locked.looks:
-            n = len(self.locked.looks)
-            when = self.locked.looks[0] if n == 1 else f"{n} times, first on {self.locked.looks[0]}"
-            notes.append(
-                f"The locked part of this file has been looked at ({when}). A classifier that is chosen with those "
-                "scores in mind is no longer blind to it, and its own score there would be too good."
-            )
+        notes = [*note_groups(self.groups), *self.leaks.notes, *note_looks(self.locked)]
         evaluation = self.whole.evaluation
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
-        if self.n_missing:
-            notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
-        if self.unlabelled:
-            notes.append(f"Samples without a label, left out: {self.unlabelled}.")
+        notes += note_left_out(self.n_missing, self.unlabelled)
         if self.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
             notes.append(f"Classes left out as too small: {listed}.")
@@ -272,18 +252,12 @@ class FitResult:
             notes.append(
                 f"Groups with samples of several classes, left out of the scores by group: {len(self.by_group.mixed)}."
             )
-        if self.whole.chosen.edge:
-            notes.append(
-                f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
-                "better one may lie beyond (for C: --C-grid)."
-            )
-        notes += self.trust.notes
-        if self.unconverged:
-            counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)
-            listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
-            more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-            notes.append(f"{len(self.unconverged)} of {self.n_fits} fits did not converge: {listed}{more}.")
-        return notes
+        return [
+            *notes,
+            *note_edge(self.whole.chosen),
+            *self.trust.notes,
+            *note_unconverged(self.unconverged, self.n_fits),
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""

@@ -197,8 +197,13 @@ def evaluate_folds(
     )
     rows = np.concatenate([part.fold.test for part in parts])
     tested = fold_rows(y, parts, classes, groups)
+    factors = inflation(by_fold, len(tested.predictions.classes))
     scores = cross_validated_intervals(
-        by_fold, tested, n_repeats=n_repeats, unit=unit if groups is None or _are_single(groups) else "groups"
+        by_fold,
+        tested,
+        n_repeats=n_repeats,
+        unit=unit if groups is None or are_single(groups) else "groups",
+        factors=factors,
     )
     return _account(
         tested.predictions,
@@ -208,8 +213,8 @@ def evaluate_folds(
         unit=f"{unit}, out of fold",
         n_repeats=n_repeats,
         positive=positive,
-        inflation=inflation(by_fold, len(classes))["balanced_accuracy"],
-        estimand=_expected(parts, unit),
+        inflation=factors["balanced_accuracy"],
+        estimand=expected(parts, unit),
     )
 
 
@@ -234,11 +239,13 @@ def fold_rows(
     )
 
 
-def _are_single(groups: IntArray) -> bool:
+def are_single(groups: IntArray) -> bool:
+    """Whether every sample is a group of its own."""
     return len(np.unique(groups)) == len(groups)
 
 
-def _expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+def expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+    """Say what the scores of folds estimate."""
     sizes = sorted({len(part.fold.train) for part in parts})
     of_sizes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
 from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
-from featx.learn.inner_folds import Rules, Samples, score_inner_folds
+from featx.learn.inner_folds import FoldScores, Rules, Samples, score_inner_folds
 from featx.learn.search_ledger import SearchKeys, SearchLedger
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
 
@@ -216,7 +216,7 @@ class Fitted:
     """
 
     choice: Choice
-    predicted: NDArray[np.str_]
+    predicted: NDArray[Any]
     probabilities: FloatArray
     estimator: Any
 
@@ -241,12 +241,31 @@ class Outcome:
         return min(self.heads.values(), key=lambda fitted: fitted.choice.rank)
 
 
+@dataclass(frozen=True)
+class Method:
+    """How heads are scored by inner folds, and fitted once they are chosen; by task.
+
+    Attributes
+    ----------
+    score : callable (samples, candidates, inner folds, rules) -> dict of str to FoldScores
+        As `featx.learn.inner_folds.score_inner_folds`.
+    refit : callable (X, y, job, choice, space) -> (Fitted, list of Unconverged)
+        As `refit`.
+    """
+
+    score: Callable[
+        [Samples, Mapping[str, Sequence[float]], Sequence[tuple[IntArray, IntArray]], Rules], dict[str, FoldScores]
+    ]
+    refit: Callable[[FloatArray, NDArray[Any], Job, Choice, Space], tuple[Fitted, list[Unconverged]]]
+
+
 def run_jobs(
     X: FloatArray,
-    y: NDArray[np.str_],
+    y: NDArray[Any],
     jobs: Sequence[Job],
     space: Space,
     *,
+    method: Method | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
@@ -259,9 +278,11 @@ def run_jobs(
     Parameters
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
-    y : str array (n_samples,)
+    y : str array (n_samples,), or what the method takes
     jobs : sequence of Job
     space : Space
+    method : Method, optional
+        That of classes by default.
     n_jobs : int
         Processes, as in scikit-learn; small work is done in this one.
     progress : callable (done, total), optional
@@ -278,6 +299,7 @@ def run_jobs(
     LabelsError
         If the scoring is undefined on every inner fold of a job.
     """
+    method = method or Method(score_inner_folds, refit)
     tasks = [(number, scaling) for number in range(len(jobs)) for scaling in space.scalings]
     total = len(tasks) + len(jobs) * len(space.heads)
     report = _counter(total, progress)
@@ -286,7 +308,7 @@ def run_jobs(
         samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
-            _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, kept)
+            _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, method, kept)
         )
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
@@ -296,7 +318,9 @@ def run_jobs(
             unconverged[number] += failures
         best = {key: min(choices, key=lambda choice: choice.rank) for key, choices in candidates.items()}
         refits = report(
-            parallel(joblib.delayed(refit)(X, y, jobs[number], choice, space) for (number, _), choice in best.items())
+            parallel(
+                joblib.delayed(method.refit)(X, y, jobs[number], choice, space) for (number, _), choice in best.items()
+            )
         )
         heads: list[dict[str, Fitted]] = [{} for _ in jobs]
         for (number, head), (fitted, failures) in zip(best, refits, strict=True):
@@ -313,12 +337,13 @@ def _searches(
     samples: dict[str, Samples],
     tasks: Sequence[tuple[Job, str]],
     space: Space,
+    method: Method,
     kept: tuple[SearchLedger, SearchKeys] | None,
 ) -> Iterator[Search]:
     """Yield what came of each job's search with each scaling: from the ledger what is in it, the rest computed."""
     found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task))) for task in tasks]
     left = [task for task, known in zip(tasks, found, strict=True) if known is None]
-    computed = parallel(joblib.delayed(_search)(samples[scaling], job, space) for job, scaling in left)
+    computed = parallel(joblib.delayed(_search)(samples[scaling], job, space, method) for job, scaling in left)
     for task, known in zip(tasks, found, strict=True):
         if known is not None:
             yield known
@@ -341,7 +366,7 @@ def refit(
 ) -> tuple[Fitted, list[Unconverged]]:
     """Fit a chosen head on a job's rows and predict its test rows."""
     rows, labels, n_views = fitting_rows(X, y, job.rows, space.views)
-    with threadpool_limits(1), _counting() as warned:
+    with threadpool_limits(1), counting() as warned:
         estimator = fit_head(
             choice.head,
             choice.value * float(n_views) ** find_head(choice.head).parameter.per_view,
@@ -362,13 +387,13 @@ def refit(
     return Fitted(choice, predicted, probabilities, estimator if job.keep else None), failures
 
 
-def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], list[Unconverged]]:
+def _search(samples: Samples, job: Job, space: Space, method: Method) -> tuple[list[Choice], list[Unconverged]]:
     """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
     n_fitted = min(len(fitted) for fitted, _ in job.inner)
     candidates = {head: space.values(head, n_fitted) for head in space.heads}
     rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
-    with threadpool_limits(1), _counting():
-        found = score_inner_folds(samples, candidates, job.inner, rules)
+    with threadpool_limits(1), counting():
+        found = method.score(samples, candidates, job.inner, rules)
     choices, failures = [], []
     for head, values in candidates.items():
         if np.isnan(found[head].scores).all(axis=0).any():
@@ -389,7 +414,7 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
 
 
 @contextmanager
-def _counting() -> Iterator[list[warnings.WarningMessage]]:
+def counting() -> Iterator[list[warnings.WarningMessage]]:
     """Collect ConvergenceWarnings; other warnings go their way."""
     failures: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -417,10 +442,11 @@ def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[
     return report
 
 
-def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[np.str_], jobs: Sequence[Job], space: Space) -> int:
+def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[Any], jobs: Sequence[Job], space: Space) -> int:
     if space.device != "cpu":
         return 1
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
     n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
-    steps = 100 * len(np.unique(y))  # about so many iterations, each over all rows and coordinates for every class
+    n_functions = y.shape[1] if y.ndim == 2 else len(np.unique(y))
+    steps = 100 * n_functions  # about so many iterations, each over all rows and coordinates for every class
     return 1 if n_fits * n_rows * min(n_rows, X.shape[-1]) * steps < SMALL_WORK else n_jobs

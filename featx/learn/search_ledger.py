@@ -40,7 +40,7 @@ class SearchKeys:
     digest: str
 
     @classmethod
-    def of(cls, X: NDArray[np.float64], y: NDArray[np.str_], space: Space) -> SearchKeys:
+    def of(cls, X: NDArray[np.float64], y: NDArray[Any], space: Space) -> SearchKeys:
         """Digest what all searches depend on."""
         found = hashlib.sha256(np.ascontiguousarray(X).data)
         versions = (__version__, np.__version__, scipy.__version__, sklearn.__version__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class TrainingParts:
     """
 
     X: FloatArray
-    codes: IntArray | BoolArray
+    codes: NDArray[Any]
     fitted: tuple[IntArray, ...]
     scored: tuple[IntArray, ...]
     n_features: int

@@ -29,6 +29,9 @@ InnerFolds = Sequence[tuple[IntArray, IntArray]]
 LABEL_HEADS: Mapping[str, str] = {"logreg": "logistic", "svm": "squared_hinge"}
 """The heads, and the loss of each: as those of the same names for classes, with one function for each label."""
 
+MAPS = ("auto", "none", "temperature", "sigmoid")
+"""Values of ``--calibration``: what is an affine map of decision values."""
+
 
 def check_label_head(name: str) -> None:
     """Raise UnknownNameError for a head that labels do not have."""

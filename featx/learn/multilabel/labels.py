@@ -81,6 +81,10 @@ class LabelTable:
         kept = ~np.isin(self.names, list(names))
         return LabelTable([name for name, one in zip(self.names, kept, strict=True) if one], self.marks[:, kept])
 
+    def counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Count the samples that have some labels."""
+        return {name: int(self.marks[:, self.names.index(name)].sum()) for name in names}
+
     def texts(self, syntax: LabelSyntax) -> list[str]:
         """Return the labels of each sample as it would be written."""
         names = np.array(self.names, dtype=object)
