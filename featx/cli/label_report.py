@@ -103,6 +103,5 @@ def say_predictions(predictions: LabelAnswers) -> None:
     if evaluation is not None:
         named = ((name, evaluation.scores[name].mean) for name in ("average_precision_macro", "f1_macro"))
         scores = ", ".join(f"{name} {'-' if mean is None else f'{mean:.3f}'}" for name, mean in named)
-        output.say(
-            f"{output.count(evaluation.n_samples, 'image')} {which}: {scores} (-o FILE prints the whole account)"
-        )
+        n_images = output.count(evaluation.n_samples, "image")
+        output.say(f"{n_images} {which}: {scores} (-o FILE prints the whole account)")

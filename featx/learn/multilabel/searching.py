@@ -71,7 +71,8 @@ class Refitting:
         The labels.
     groups : int array (n_samples,), or None
     calibration : str
-        One of `featx.learn.multilabel.heads.MAPS`.
+        One of `featx.learn.multilabel.heads.MAPS`, see `featx.learn.calibration.choose_calibration`; ``"auto"``
+        considers no map and a temperature.
     maps : LabelMaps, optional
         What is made of decision values; else it is learnt on the inner folds of the job.
     """

@@ -56,7 +56,9 @@ class LabelStudy(Study):
         syntax, rows = LabelSyntax(options.label_separator, options.none_label), plain.plan.train
         everything = read_labels(plain.data.y, plain.data.keys, syntax)
         unseen = [
-            name for name, any_ in zip(everything.names, everything.marks[rows].any(axis=0), strict=True) if not any_
+            name
+            for name, n in zip(everything.names, everything.take(rows).marks.sum(axis=0).tolist(), strict=True)
+            if not n
         ]
         table, small = everything.without(unseen), []
         if not table.names:
