@@ -63,6 +63,8 @@ def _usual(name: str) -> str:
     help="multilabel: what stands between the labels of an image, as in fox;snow.")  # fmt: skip
 @click.option("--none-label", default="none", show_default=True, metavar="WORD",
     help="multilabel: the word for an image without any label; an empty text is one not looked at.")  # fmt: skip
+@click.option("--thresholds", type=click.Choice(["f1", "half"]), default="f1", show_default=True,
+    help="multilabel: call a label where its F1 is largest, or where it is more probable than not.")  # fmt: skip
 @click.option("--allow-missing", is_flag=True,
     help="Go on although some images failed and have no row; of several files, on those that all have.")  # fmt: skip
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")

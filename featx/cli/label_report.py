@@ -50,9 +50,8 @@ def print_evaluation(
     evaluation: LabelEvaluation, folds: Sequence[str] = (), thresholds: dict[str, float] | None = None
 ) -> None:
     """Print scores with intervals and the table by label; `folds` are the names of the folds."""
-    print_scores(
-        evaluation.scores, evaluation.baseline, folds, guessing="" if evaluation.baseline is None else GUESSING
-    )
+    guessing = "" if evaluation.baseline is None else GUESSING
+    print_scores(evaluation.scores, evaluation.baseline, folds, guessing=guessing)
     if evaluation.estimand:
         output.print_text(f"  what they estimate: {evaluation.estimand}")
     click.echo()

@@ -76,6 +76,8 @@ class FitOptions:
         `featx.learn.near_duplicates.find_near_duplicates`.
     label_separator, none_label : str
         With several labels for a sample: what stands between them, and the word for none of them.
+    thresholds : {"f1", "half"}
+        Whether such a label is called where its F1 is largest, or where it is more probable than not.
     leak_gap : bool
         Where there are groups, score the same procedure ignoring them as well; about doubles the time.
 
@@ -113,6 +115,7 @@ class FitOptions:
     leak_gap: bool = True
     label_separator: str = ";"
     none_label: str = "none"
+    thresholds: str = "f1"
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -184,7 +187,7 @@ def _check_regression(options: FitOptions) -> None:
 
 
 def _check_multilabel(options: FitOptions) -> None:
-    from featx.learn.multilabel.heads import MAPS, check_label_head
+    from featx.learn.multilabel.heads import MAPS, THRESHOLDS, check_label_head
     from featx.learn.multilabel.labels import LabelSyntax
     from featx.learn.multilabel.metrics import check_label_scoring
 
@@ -192,6 +195,8 @@ def _check_multilabel(options: FitOptions) -> None:
         check_label_head(head)
     check_label_scoring(options.scoring)
     LabelSyntax(options.label_separator, options.none_label)
+    if options.thresholds not in THRESHOLDS:
+        raise UsageError(f"--thresholds {options.thresholds}: expected {' or '.join(THRESHOLDS)}")
     if options.calibration not in MAPS:
         raise UsageError(f"--calibration {options.calibration}: --task multilabel takes {', '.join(MAPS)}")
 

@@ -13,7 +13,7 @@ from typing import Any
 from featx.errors import UnknownNameError, UsageError
 
 CLASSIFICATION, MULTILABEL, REGRESSION = "classification", "multilabel", "regression"
-_OF_LABELS = {"label_separator": "--label-separator", "none_label": "--none-label"}
+_OF_LABELS = {"label_separator": "--label-separator", "none_label": "--none-label", "thresholds": "--thresholds"}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def fit_labels(
     plan, marks = study.plan, study.table.marks
     folds = study.outer_folds()
     jobs = [*(replace(job, keep=False) for job in study.outer_jobs(folds)), study.final_job()]
-    refitting = Refitting(study.table.names, study.groups.ids, options.calibration)
+    refitting = Refitting(study.table.names, study.groups.ids, options.calibration, options.thresholds)
     start = time.perf_counter()
 
     def search(X: FloatArray, use: ViewUse, progress: Progress | None) -> list[Outcome]:

@@ -32,6 +32,12 @@ LABEL_HEADS: Mapping[str, str] = {"logreg": "logistic", "svm": "squared_hinge"}
 MAPS = ("auto", "none", "temperature", "sigmoid")
 """Values of ``--calibration``: what is an affine map of decision values."""
 
+THRESHOLDS = ("f1", "half")
+"""Values of ``--thresholds``: a label is called where that makes its F1 largest, or where it is more probable than not.
+
+The first finds rare labels, at the cost of false ones; the second makes the fewest mistakes.
+"""
+
 
 def check_label_head(name: str) -> None:
     """Raise UnknownNameError for a head that labels do not have."""

@@ -71,8 +71,9 @@ class Refitting:
         The labels.
     groups : int array (n_samples,), or None
     calibration : str
-        One of `featx.learn.multilabel.heads.MAPS`, see `featx.learn.calibration.choose_calibration`; ``"auto"``
-        considers no map and a temperature.
+        One of `featx.learn.multilabel.heads.MAPS`.
+    thresholds : str
+        One of `featx.learn.multilabel.heads.THRESHOLDS`.
     maps : LabelMaps, optional
         What is made of decision values; else it is learnt on the inner folds of the job.
     """
@@ -80,6 +81,7 @@ class Refitting:
     names: list[str]
     groups: IntArray | None
     calibration: str = "auto"
+    thresholds: str = "f1"
     maps: LabelMaps | None = None
 
     @property
@@ -123,11 +125,14 @@ def _learn_from_inner_folds(
         np.repeat(np.arange(len(found)), [len(rows) for rows, _, _ in found]),
         job.rows[rows] if how.groups is None else how.groups[job.rows[rows]],
         method="sigmoid" if choice.head == "svm" else how.calibration,
+        thresholds=how.thresholds,
     )
     return maps, sum(not converged.all() for _, _, converged in found)
 
 
-def learn_maps(decisions: FloatArray, marks: BoolArray, folds: IntArray, units: IntArray, *, method: str) -> LabelMaps:
+def learn_maps(
+    decisions: FloatArray, marks: BoolArray, folds: IntArray, units: IntArray, *, method: str, thresholds: str = "f1"
+) -> LabelMaps:
     """Learn what makes probabilities and calls of decision values, on samples that their heads did not see.
 
     Parameters
@@ -139,9 +144,12 @@ def learn_maps(decisions: FloatArray, marks: BoolArray, folds: IntArray, units: 
     units : int array (n_samples,)
         What is independent of what: groups, or samples.
     method : str
-        One of `featx.learn.multilabel.heads.MAPS`, see `featx.learn.calibration.choose_calibration`; ``"auto"`` considers no map and a temperature.
+        One of `featx.learn.multilabel.heads.MAPS`, see `featx.learn.calibration.choose_calibration`; ``"auto"``
+        considers no map and a temperature.
+    thresholds : str
+        One of `featx.learn.multilabel.heads.THRESHOLDS`.
     """
-    slopes, intercepts, thresholds = [], [], []
+    slopes, intercepts, levels = [], [], []
     for values, own in zip(decisions.T, marks.T, strict=True):
         of_two = np.stack([expit(-values), expit(values)], axis=1)[:, None]
         scored = Scored(of_two, own.astype(np.int64), folds, units)
@@ -151,8 +159,9 @@ def learn_maps(decisions: FloatArray, marks: BoolArray, folds: IntArray, units: 
             slope, intercept = float(chosen.parameters["slopes"][0]), float(chosen.parameters["intercepts"][0])
         slopes.append(slope)
         intercepts.append(intercept)
-        thresholds.append(choose_threshold(expit(slope * values + intercept), own, units))
-    return LabelMaps(np.array(slopes), np.array(intercepts), np.array(thresholds))
+        probabilities = expit(slope * values + intercept)
+        levels.append(choose_threshold(probabilities, own, units) if thresholds == "f1" else HALF)
+    return LabelMaps(np.array(slopes), np.array(intercepts), np.array(levels))
 
 
 def choose_threshold(probabilities: FloatArray, own: BoolArray, units: IntArray) -> float:
