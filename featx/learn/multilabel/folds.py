@@ -92,28 +92,33 @@ def make_label_folds(
             raise UsageError(f"--repeats {n_repeats} with a fold column would repeat the same folds; leave it at 1")
         folds = prescribed_folds(prescribed, groups, group_names)
         for fold in folds:
-            check_labels(table.take(fold.train), None, 1, needs=f"training without fold {fold.name!r}", offer="")
+            check_labels(table.take(fold.train), None, n_splits=1, what=f"training without fold {fold.name!r}")
         return folds
-    enough = units_needed(n_splits, inner_splits)
-    n_units = len(table) if groups is None else len(np.unique(groups))
-    needs = f"{n_splits} folds" + (f" with {inner_splits} inner folds" if inner_splits > 1 else "") + f" in {what}"
-    check_labels(table, groups, enough, needs=needs, offer=f"fewer {option}" if n_splits > 2 else "")
+    check_labels(table, groups, n_splits=n_splits, what=what, option=option, inner_splits=inner_splits)
     folds = []
     for repeat in range(n_repeats):
         tests = _deal(table.marks, groups, n_splits, inner_splits, random_state, repeat)
         if tests is None:
-            rarest = int(np.argmin(count_units(table.marks, groups)))
-            raise LabelsError(
-                f"{what}: no way was found to deal {n_units} {'samples' if groups is None else 'groups'} into "
-                f"{n_splits} folds with every label, and its absence, in every training part; the rarest is "
-                f"{table.names[rarest]!r} ({count_units(table.marks, groups)[rarest]}). Try fewer {option}, or "
-                f"--min-per-class {enough + 1}"
-            )
+            raise LabelsError(_no_deal(table, groups, n_splits, inner_splits, what, option))
         folds += [
             Fold(repeat, number, np.setdiff1d(np.arange(len(table)), test), test, str(number + 1))
             for number, test in enumerate(tests)
         ]
     return folds
+
+
+def _no_deal(
+    table: LabelTable, groups: IntArray | None, n_splits: int, inner_splits: int, what: str, option: str
+) -> str:
+    counts = count_units(table.marks, groups)
+    rarest, unit = int(np.argmin(counts)), "samples" if groups is None else "groups"
+    more = units_needed(n_splits, inner_splits) + 1
+    return (
+        f"{what}: no way was found to deal {unit} into {n_splits} folds with every label, and its absence, in every "
+        f"training part; the label in fewest {unit} is {table.names[rarest]!r} ({counts[rarest]}). Try "
+        + (f"{option} {n_splits - 1} or " if n_splits > 2 else "")
+        + f"--min-per-class {max(more, int(counts[rarest]) + 1)}"
+    )
 
 
 def _deal(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import LabelsError, UsageError
+from featx.learn.splits import units_needed
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -16,6 +17,8 @@ IntArray = NDArray[np.int64]
 GUESSES = (";", "|", ",", "\t", "/", "+", "&")
 """Separators that are tried where the one that was given divides nothing; the first that helps is named."""
 _SHOWN = 10
+SINGLE = 0.5
+"""Above this share of labels on one sample each, and no sample with two, they are hardly labels."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _check_separator(texts: Sequence[str], found: Sequence[Sequence[str]], synta
     distinct = set(texts)
     for separator in GUESSES:
         other = LabelSyntax(separator, syntax.none.replace(separator, "") or "none")
-        names = {name for text in distinct for name in other.split(text)}
+        names = {name for text in distinct for name in other.split(text)} - {syntax.none}
         divided = sum(len(other.split(text)) > 1 for text in texts)
         if separator != syntax.separator and divided and len(names) < len(distinct):
             raise LabelsError(
@@ -199,10 +202,11 @@ def find_small_labels(table: LabelTable, minimum: int, groups: IntArray | None =
 def check_labels(
     table: LabelTable,
     groups: IntArray | None,
-    enough: int,
     *,
-    needs: str,
-    offer: str,
+    n_splits: int,
+    what: str = "cross-validation",
+    option: str = "--cv",
+    inner_splits: int = 1,
 ) -> None:
     """Raise when some label is too rare, or too common, for the folds.
 
@@ -210,34 +214,50 @@ def check_labels(
     ----------
     table : LabelTable
     groups : int array (n_samples,), or None
-        With groups a label is counted in groups.
-    enough : int
-        How many samples or groups must have each label, and as many must lack it.
-    needs, offer : str
-        What needs them, and what to do about it beside ``--min-per-class``, for the message.
+        With groups a label is counted in groups: those that have, or lack, it at least once.
+    n_splits, what, option, inner_splits
+        As in `featx.learn.splits.check_classes`; with `n_splits` of 1 there is only training.
 
     Raises
     ------
     LabelsError
-        Names such labels.
+        Names such labels; offers ``--cv N`` and ``--min-per-class N`` where they help.
     """
     unit = "samples" if groups is None else "groups"
+    enough = units_needed(n_splits, inner_splits)
     with_it, without = count_units(table.marks, groups), count_units(~table.marks, groups)
-    few = [
-        f"{name!r} is in {n}" if n < enough else f"{name!r} is lacking in {m}"
-        for name, n, m in zip(table.names, with_it, without, strict=True)
-        if min(n, m) < enough
-    ]
-    if not few:
+    least = np.minimum(with_it, without)
+    few = np.flatnonzero(least < enough)
+    if not len(few):
         return
+    listed = ", ".join(
+        f"{table.names[k]!r} is in {with_it[k]}"
+        if with_it[k] < enough
+        else f"{table.names[k]!r} is lacking in {without[k]}"
+        for k in few[:_SHOWN]
+    )
     more = f", and {len(few) - _SHOWN} more labels" if len(few) > _SHOWN else ""
-    kept = len(table.names) - len(few)
-    offers = [*filter(None, [offer])]
-    if kept:
+    needs = f"{n_splits} folds in {what}" if n_splits > 1 else what
+    if inner_splits > 1:
+        needs += f" with {inner_splits} inner folds"
+    offers = _fewer_folds(int(least.min()), n_splits, inner_splits, option)
+    if len(few) < len(table.names):
         offers.append(f"--min-per-class {enough} (leaves out {len(few)} of {len(table.names)} labels)")
     way_out = f"try {' or '.join(offers)}" if offers else f"each label needs at least {enough} {unit} with it"
-    everywhere = " (a label that is everywhere tells nothing apart)" if (without == 0).any() else ""
+    if (without == 0).any():
+        way_out += "; a label that is everywhere tells nothing apart"
+    if (table.marks.sum(axis=0) == 1).mean() > SINGLE and (table.marks.sum(axis=1) <= 1).all():
+        way_out += ". Nearly every sample has a label of its own: are these labels, and is --label-separator right?"
     raise LabelsError(
-        f"too few {unit} for {needs}: {', '.join(few[:_SHOWN])}{more}; at least {enough} {unit} with each label and "
-        f"{enough} without it are needed{everywhere}. {way_out}"
+        f"too few {unit} for {needs}: {listed}{more}; at least {enough} {unit} with each label and {enough} without it "
+        f"are needed. {way_out}"
     )
+
+
+def _fewer_folds(least: int, n_splits: int, inner_splits: int, option: str) -> list[str]:
+    """Offer the most folds for which a label in so few samples, or groups, is enough; nothing where none are."""
+    for inner in dict.fromkeys((inner_splits, min(inner_splits, 2))):
+        for n in range(n_splits, 1, -1):
+            if units_needed(n, inner) <= least:
+                return [f"{option} {n}" + (f" --inner-cv {inner}" if inner != inner_splits else "")]
+    return []

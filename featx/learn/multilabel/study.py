@@ -74,7 +74,7 @@ class LabelStudy(Study):
         return Job(name, [], rows, np.zeros(len(rows), dtype=np.int64), NOTHING, keep=True)
 
     def _check_training(self, rows: IntArray) -> None:
-        check_labels(self.table.take(rows), None, 1, needs="training", offer="")
+        check_labels(self.table.take(rows), None, n_splits=1, what="training")
 
     def _deal(self, rows: IntArray, **how: Any) -> list[Fold]:
         return make_label_folds(

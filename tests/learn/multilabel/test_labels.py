@@ -83,7 +83,7 @@ def test_rare_labels_and_those_on_every_sample_are_named_or_left_out():
     with pytest.raises(
         LabelsError, match=r"'all' is lacking in 0, 'b' is in 1; .* --min-per-class 2 \(leaves out 2 of 3"
     ):
-        check_labels(table, None, 2, needs="2 folds", offer="")
+        check_labels(table, None, n_splits=2)
     assert find_small_labels(table, 2) == ["all", "b"]
     assert table.without(["all", "b"]).names == ["a"]
     with pytest.raises(LabelsError, match="leaves out all 3 labels"):
