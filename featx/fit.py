@@ -19,7 +19,7 @@ from featx.learn.dataset import Features, load_features
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, calibrate, n_calibration_fits, recalibrate
 from featx.learn.result import FitResult, HeadResult, save, save_out_of_fold
-from featx.learn.scores import check_positive
+from featx.learn.scores import Evaluation, check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
@@ -168,7 +168,7 @@ def _fit_classes(
 
     accounts = Accounts(study, folds)
 
-    def alone(candidates: Sequence[Candidate]) -> HeadResult:
+    def alone(candidates: Sequence[Candidate]) -> HeadResult[Evaluation]:
         return accounts.scores(contest.best(candidates))
 
     among = contest.candidates

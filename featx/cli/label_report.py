@@ -9,7 +9,17 @@ import click
 
 from featx.cli import output
 from featx.cli.leak_report import print_leaks
-from featx.cli.report import MOST_CLASSES, print_alone, print_choices, print_chosen, print_failures, print_scores, short
+from featx.cli.report import (
+    MOST_CLASSES,
+    print_alone,
+    print_choices,
+    print_chosen,
+    print_failures,
+    print_scores,
+    short,
+    to_quote,
+)
+from featx.cli.trust_report import describe_novelty
 
 if TYPE_CHECKING:
     from featx.learn.multilabel.predictions import LabelAnswers
@@ -33,10 +43,16 @@ def print_fit(result: LabelResult) -> None:
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
         click.echo("\ncross-validation of the same procedure on the training part")
         print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
+    if result.novelty is not None:
+        click.echo()
+        output.print_text(describe_novelty(result.novelty))
     if result.files:
         print_alone("file", result.files)
     if len(result.heads) > 1:
         print_alone("head", result.heads)
+    click.echo("\nwhat the choice is worth")
+    for text in result.comparisons.describe():
+        output.print_text(f"  {text}")
     print_choices(result.whole, result.file_of_fold)
     print_leaks(result.leaks)
     click.echo(
@@ -83,10 +99,10 @@ def print_predictions(predictions: LabelAnswers, target: str | None) -> None:
     output.print_table(["called", "images"], [(short(name), counts[name]) for name in shown])
     if len(counts) > len(shown):
         click.echo(f"  ... and {len(counts) - len(shown):,} more labels")
-    print_failures(predictions.failures)
-    evaluation, which = predictions.to_quote()
+    print_failures(predictions)
+    evaluation, which = to_quote(predictions)
     if evaluation is not None:
-        click.echo(f"\nscores on the {output.count(evaluation.n_samples, 'image')} {which}")
+        click.echo(f"\nscores on the {which}")
         print_evaluation(evaluation)
     if target is not None:
         click.echo(f"saved: {target}")
@@ -98,9 +114,8 @@ def say_predictions(predictions: LabelAnswers) -> None:
         output.say_warning(note)
     for key, reason in predictions.failures.items():
         output.say_warning(f"{output.printable(key)}: {reason}")
-    evaluation, which = predictions.to_quote()
+    evaluation, which = to_quote(predictions)
     if evaluation is not None:
         named = ((name, evaluation.scores[name].mean) for name in ("average_precision_macro", "f1_macro"))
         scores = ", ".join(f"{name} {'-' if mean is None else f'{mean:.3f}'}" for name, mean in named)
-        n_images = output.count(evaluation.n_samples, "image")
-        output.say(f"{n_images} {which}: {scores} (-o FILE prints the whole account)")
+        output.say(f"{which}: {scores} (-o FILE prints the whole account)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from featx.cli.leak_report import print_leaks
 
 if TYPE_CHECKING:
     from featx.fit import FitResult
+    from featx.learn.answers import Answers
     from featx.learn.intervals import Interval
     from featx.learn.multilabel.result import LabelResult
     from featx.learn.result import HeadResult
@@ -36,11 +37,11 @@ def print_fit(result: FitResult) -> None:
     print_evaluation(result.whole.evaluation, folds)
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
         click.echo("\ncross-validation of the same procedure on the training part")
-        _print_class_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
+        _print_scores(result.whole.cv.scores, result.whole.cv.baseline, folds)
     trust_report.print_trust(result.trust)
     if result.by_group is not None:
         click.echo(f"\nby group: mean probability of each of {result.by_group.n_groups:,} groups")
-        _print_class_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
+        _print_scores(result.by_group.evaluation.scores, result.by_group.evaluation.baseline, folds)
     if result.files:
         print_alone("file", result.files)
     if len(result.heads) > 1:
@@ -64,7 +65,7 @@ def print_chosen(result: FitResult | LabelResult) -> None:
         output.print_text(
             f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
         )
-    parts = (_short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
+    parts = (short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
         f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
         f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
@@ -73,7 +74,7 @@ def print_chosen(result: FitResult | LabelResult) -> None:
 
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     """Print scores with intervals, the table by class, and the confusion matrix; `folds` are their names."""
-    _print_class_scores(evaluation.scores, evaluation.baseline, folds)
+    _print_scores(evaluation.scores, evaluation.baseline, folds)
     if evaluation.estimand:
         output.print_text(f"  what they estimate: {evaluation.estimand}")
     if evaluation.binary is not None:
@@ -99,9 +100,9 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
     output.print_table(["predicted", "images"], [(short(name), counts[name]) for name in shown])
     if len(predictions.classes) > len(shown):
         click.echo(f"  ... and {len(predictions.classes) - len(shown):,} more classes")
-    print_failures(predictions.failures)
+    print_failures(predictions)
     trust_report.print_judgement(predictions.judgement)
-    evaluation, which = _to_quote(predictions)
+    evaluation, which = to_quote(predictions)
     if evaluation is not None:
         click.echo(f"\nscores on the {which}")
         print_evaluation(evaluation)
@@ -109,15 +110,14 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
         click.echo(f"saved: {target}")
 
 
-def print_failures(failures: Mapping[str, str]) -> None:
-    """Print which images failed, and why."""
-    if not failures:
-        return
-    click.echo(f"{output.count(len(failures), 'image')} failed, without a prediction:")
-    for key, reason in list(failures.items())[:MOST_KEYS]:
-        click.echo(f"  {output.printable(key)}  ({reason})")
-    if len(failures) > MOST_KEYS:
-        click.echo(f"  ... and {len(failures) - MOST_KEYS:,} more")
+def print_failures(predictions: Answers) -> None:
+    """Print which images have no prediction, and why."""
+    if predictions.failures:
+        click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")
+        for key, reason in list(predictions.failures.items())[:MOST_KEYS]:
+            click.echo(f"  {output.printable(key)}  ({reason})")
+        if len(predictions.failures) > MOST_KEYS:
+            click.echo(f"  ... and {len(predictions.failures) - MOST_KEYS:,} more")
 
 
 def say_predictions(predictions: Predictions) -> None:
@@ -128,13 +128,13 @@ def say_predictions(predictions: Predictions) -> None:
         output.say_warning(f"{output.printable(key)}: {reason}")
     for line in trust_report.describe_judgement(predictions.judgement):
         output.say(line)
-    evaluation, which = _to_quote(predictions)
+    evaluation, which = to_quote(predictions)
     if evaluation is not None:
         scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]
         output.say(f"{which}: {', '.join(scores)} (-o FILE prints the whole account)")
 
 
-def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
+def to_quote(predictions: Any) -> tuple[Any, str]:
     """Return the scores that say most about new images, and on which images they are."""
     if predictions.evaluation_new is None or not any(predictions.seen):
         evaluation, which = predictions.evaluation, "whose label is known"
@@ -143,7 +143,7 @@ def _to_quote(predictions: Predictions) -> tuple[Evaluation | None, str]:
     return evaluation, "" if evaluation is None else f"{output.count(evaluation.n_samples, 'image')} {which}"
 
 
-def _print_class_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
+def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
     if baseline is None:
         print_scores(scores, None, folds)
     else:
@@ -163,7 +163,7 @@ def print_scores(
     `folds` are the names of the folds.
     """
     header = ["score", "mean", "95 % interval"]
-    rows = [[name, interval.mean, _range(interval)] for name, interval in scores.items()]
+    rows = [[name, interval.mean, range_of(interval)] for name, interval in scores.items()]
     by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
@@ -174,7 +174,7 @@ def print_scores(
         for row in rows:
             row.append(" ".join("-" if value is None else f"{value:.3f}" for value in by_fold[str(row[0])]))
     output.print_table(header, rows)
-    _print_methods(scores)
+    print_methods(scores)
     if guessing:
         output.print_text(f"  guessing: {guessing}")
     if by_fold and len(folds) > MOST_FOLDS:
@@ -182,7 +182,8 @@ def print_scores(
         output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
 
 
-def _print_methods(scores: dict[str, Interval]) -> None:
+def print_methods(scores: dict[str, Interval]) -> None:
+    """Print how intervals were made: one line where all were made alike."""
     by_method: dict[str, list[str]] = {}
     for name, interval in scores.items():
         by_method.setdefault(interval.method, []).append(name)
@@ -196,9 +197,9 @@ def _print_binary(binary: BinaryScores) -> None:
     named = {"sensitivity": binary.sensitivity, "specificity": binary.specificity, "PPV": binary.ppv, "NPV": binary.npv}
     output.print_table(
         ["proportion", "value", "95 % interval"],
-        [(name, interval.mean, _range(interval)) for name, interval in named.items()],
+        [(name, interval.mean, range_of(interval)) for name, interval in named.items()],
     )
-    _print_methods(named)
+    print_methods(named)
 
 
 def _print_confusion(evaluation: Evaluation) -> None:
@@ -220,19 +221,18 @@ def _print_confusion(evaluation: Evaluation) -> None:
     output.print_table(["", *(short(name, width) for name in names)], rows)
 
 
-def print_alone(what: str, alone: Mapping[str, HeadResult]) -> None:
-    """Print the scores of each file, or head, alone."""
+def print_alone(what: str, alone: Mapping[str, HeadResult[Any]]) -> None:
+    """Print the scores of each file, or head, beside one another."""
     click.echo(f"\neach {what} alone, on the same images")
     names = list(next(iter(alone.values())).evaluation.scores)
     rows = [
-        (_short_file(name), *(result.evaluation.scores[score].mean for score in names))
-        for name, result in alone.items()
+        (short_file(name), *(result.evaluation.scores[score].mean for score in names)) for name, result in alone.items()
     ]
     output.print_table([what, *names], rows)
 
 
-def print_choices(whole: HeadResult, files: Sequence[str]) -> None:
-    """Print what was chosen in each fold."""
+def print_choices(whole: HeadResult[Any], files: Sequence[str]) -> None:
+    """Print what was chosen in each outer fold."""
     if not whole.folds:
         return
     click.echo("\nchosen in each fold")
@@ -240,7 +240,7 @@ def print_choices(whole: HeadResult, files: Sequence[str]) -> None:
     rows = [(c.head, c.scaling, c.setting, c.score, f"{c.edge} edge" if c.edge else "") for _, c in whole.folds]
     folds = [name for name, _ in whole.folds]
     if files:
-        short = [_short_file(file) for file in files]
+        short = [short_file(file) for file in files]
         output.print_table(
             ["fold", "file", *header], [(n, f, *row) for n, f, row in zip(folds, short, rows, strict=True)]
         )
@@ -248,7 +248,7 @@ def print_choices(whole: HeadResult, files: Sequence[str]) -> None:
         output.print_table(["fold", *header], [(n, *row) for n, row in zip(folds, rows, strict=True)])
 
 
-def _short_file(name: str) -> str:
+def short_file(name: str) -> str:
     """Leave out the middle: names of feature files often differ at the end alone."""
     if len(name) <= LONGEST_FILE:
         return name
@@ -261,7 +261,8 @@ def short(name: str, letters: int = LONGEST_NAME) -> str:
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
 
 
-def _range(interval: Interval) -> str:
+def range_of(interval: Interval) -> str:
+    """Return ``"0.7 to 0.8"``, or ``"-"`` where there is no interval."""
     if interval.low is None or interval.high is None:
         return "-"
     return f"{interval.low:.3f} to {interval.high:.3f}"

@@ -11,6 +11,7 @@ from featx.cli import output
 if TYPE_CHECKING:
     from featx.learn.intervals import Interval
     from featx.learn.judgement import Abstaining, Judgement, Sets
+    from featx.learn.novelty import Novelty
     from featx.learn.reliability import Reliability
     from featx.learn.trust import Trust
 
@@ -32,13 +33,17 @@ def print_trust(trust: Trust) -> None:
     click.echo()
     output.print_text(_describe_sets_kept(trust))
     if trust.novelty is not None:
-        why = trust.novelty.too_few()
-        output.print_text(
-            f"images unlike the training set: {why}"
-            if why
-            else f"images unlike the training set are flagged by predict: distance to {trust.novelty.neighbours} of "
-            f"{len(trust.novelty.rows):,} training images, at most 5 % false alarms (--false-alarms)"
-        )
+        output.print_text(describe_novelty(trust.novelty))
+
+
+def describe_novelty(novelty: Novelty) -> str:
+    """Say whether and how ``featx predict`` will flag images unlike the training set."""
+    if why := novelty.too_few():
+        return f"images unlike the training set: {why}"
+    return (
+        f"images unlike the training set are flagged by predict: distance to {novelty.neighbours} of "
+        f"{len(novelty.rows):,} training images, at most 5 % false alarms (--false-alarms)"
+    )
 
 
 def print_judgement(judgement: Judgement) -> None:

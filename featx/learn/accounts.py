@@ -12,7 +12,7 @@ from featx.learn.contest import Candidate, Contest, Entry
 from featx.learn.leaks import LINEAR_HEADS, Leaks, contrast, find_splits, name_pairs, predict_by_nearest
 from featx.learn.paired import Comparison, Comparisons, compare, compare_with_guessing
 from featx.learn.result import HeadResult, OutOfFold
-from featx.learn.scores import FoldPredictions, evaluate_fixed, evaluate_folds
+from featx.learn.scores import Evaluation, FoldPredictions, evaluate_fixed, evaluate_folds
 from featx.learn.search import Fitted
 from featx.learn.splits import Fold
 from featx.learn.study import NOTHING, Study
@@ -39,7 +39,7 @@ class Accounts:
         """The names of the outer folds."""
         return [self.study.fold_name(fold) for fold in self.folds]
 
-    def scores(self, fitted: Sequence[Fitted]) -> HeadResult:
+    def scores(self, fitted: Sequence[Fitted]) -> HeadResult[Evaluation]:
         """Score one series of choices."""
         study, folds = self.study, self.folds
         plan, options, y = study.plan, study.options, study.data.y

@@ -34,6 +34,7 @@ from featx.store import disk
 if TYPE_CHECKING:
     from featx.learn.conformal import Conformal
     from featx.learn.novelty import Novelty
+    from featx.learn.regression.intervals import NumberIntervals
 
 BUNDLE_FORMAT = 2
 """Version of the bundle's layout; a reader refuses what is newer."""
@@ -112,6 +113,13 @@ class Bundle:
         return load_conformal(self.members, self.facts, self.spec.n_features, path=self.path)
 
     @functools.cached_property
+    def intervals(self) -> NumberIntervals:
+        """What prediction intervals are made of; a BundleError says why, where it is not in the bundle."""
+        from featx.learn.regression.interval_file import load_intervals
+
+        return load_intervals(self.members, self.facts, self.spec.n_features, path=self.path)
+
+    @functools.cached_property
     def novelty(self) -> Novelty:
         """What tells images unlike the training set; a BundleError says why, where it is not in the bundle."""
         from featx.learn.trust_file import load_novelty
@@ -178,6 +186,7 @@ def save_bundle(
     weights: bytes | None = None,
     conformal: Conformal | None = None,
     novelty: Novelty | None = None,
+    intervals: NumberIntervals | None = None,
 ) -> None:
     """Write a bundle, all of it or nothing; the same facts and head give the same bytes.
 
@@ -188,14 +197,17 @@ def save_bundle(
     estimator : scikit-learn estimator
         Fitted on features (n, n_features), with ``predict`` and ``predict_proba``.
     facts : mapping
-        JSON-ready, without NaN; holds at least ``classes`` (list of str) and ``spec`` (a `FeatureSpec` or its dict),
-        usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each training image's SHA-256.
+        JSON-ready, without NaN; holds at least ``classes`` (list of str) where the task has any, and ``spec`` (a
+        `FeatureSpec` or its dict), usually also ``scores``, and ``fitted_on``: the first `SHA_DIGITS` digits of each
+        training image's SHA-256.
     weights : bytes, optional
         A safetensors file, where the network's weights were the user's own.
     conformal : Conformal, optional
         For prediction sets; `facts` then holds ``conformal`` with ``classes`` and ``unit``.
     novelty : Novelty, optional
         For what is unlike the training set; `facts` then holds ``novelty`` with ``neighbours`` and ``unit``.
+    intervals : NumberIntervals, optional
+        For prediction intervals; `facts` then holds ``intervals`` with ``unit``.
 
     Raises
     ------
@@ -218,6 +230,10 @@ def save_bundle(
 
         members |= {} if conformal is None else dump_conformal(conformal, path=path)
         members |= {} if novelty is None else dump_novelty(novelty)
+    if intervals is not None:
+        from featx.learn.regression.interval_file import dump_intervals
+
+        members |= dump_intervals(intervals, path=path)
     buffer = io.BytesIO()
     write_archive(buffer, members)
     target = Path(os.path.realpath(path))

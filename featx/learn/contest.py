@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from featx.errors import InputError
 from featx.learn.alignment import align
 from featx.learn.dataset import Features, check_finite
-from featx.learn.heads import order_of
 from featx.learn.search import Fitted, Outcome, Progress, Unconverged
 from featx.learn.views import ViewUse, choose_use
 
@@ -243,7 +242,9 @@ class Contest:
             if mine != others:
                 return f"{one if mine < others else other} has {word} ({min(mine, others)}, not {max(mine, others)})"
         if one.head != other.head:
-            return f"{min(one, other, key=lambda each: order_of(each.head))} is named first by featx heads"
+            return (
+                f"{min(one, other, key=lambda each: self.fitted(each)[-1].choice.order)} is named first by featx heads"
+            )
         return f"{one if self.entries.index(first) < self.entries.index(second) else other} was given first"
 
 

@@ -26,7 +26,7 @@ from featx.learn.discriminant import ShrinkageDiscriminant, search_lda
 from featx.learn.kernel import search_svm_rbf
 from featx.learn.linear import NewtonLinearSVC, NewtonLogisticRegression, search_logistic, search_svm
 from featx.learn.neighbours import search_knn
-from featx.learn.own import maker, own_classifier, search_by_fitting
+from featx.learn.own import maker, own_head, search_by_fitting
 from featx.learn.prototype import NearestPrototype, search_prototype
 from featx.learn.ridge import search_ridge
 from featx.learn.training import Scored, TrainingParts
@@ -194,7 +194,7 @@ def find_head(name: str) -> Head:
     if ":" not in name:
         raise UnknownNameError("head", name, HEADS, hint="your own is written package.module:factory")
     make = maker(name)
-    has_probabilities = hasattr(own_classifier(name), "predict_proba")
+    has_probabilities = hasattr(own_head(name), "predict_proba")
     search = partial(search_by_fitting, make=make)
     return Head(name, "your own", NOTHING, make, search, has_probabilities, is_isometric=False)
 

@@ -30,7 +30,7 @@ class Samples:
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
         Scaled already, unless the scaling depends on the training part.
-    y : str array (n_samples,), or bool array (n_samples, n_labels)
+    y : str array (n_samples,); float64 array for a regression, bool array (n_samples, n_labels) for labels
     scaling : str
         Of `featx.learn.heads.SCALINGS`.
     coordinates : float64 array like X, or None
@@ -168,8 +168,8 @@ def lay_out(samples: Samples, codes: NDArray[Any], folds: Sequence[tuple[IntArra
     there = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
     n_views, use = samples.n_views, rules.use
     X = samples.X[there].reshape(len(there) * n_views, -1)
-    fitted = tuple(_rows(np.searchsorted(there, part), n_views, use.train == "all") for part, _ in folds)
-    scored = tuple(_rows(np.searchsorted(there, part), n_views, use.score == "average") for _, part in folds)
+    fitted = tuple(rows_of(np.searchsorted(there, part), n_views, use.train == "all") for part, _ in folds)
+    scored = tuple(rows_of(np.searchsorted(there, part), n_views, use.score == "average") for _, part in folds)
     if samples.scaling in OWN_SCALING:
         X = make_scaler(samples.scaling).fit(X[fitted[0]]).transform(X)
     codes = np.repeat(codes[there], n_views, axis=0)
@@ -178,7 +178,7 @@ def lay_out(samples: Samples, codes: NDArray[Any], folds: Sequence[tuple[IntArra
     return Parts(plain, None if coordinates is None else coordinates[there].reshape(len(X), -1))
 
 
-def _rows(places: IntArray, n_views: int, every: bool) -> IntArray:
+def rows_of(places: IntArray, n_views: int, every: bool) -> IntArray:
     """Return the rows of samples: of all their views, or of the first, which is the plain image."""
     return (places[:, None] * n_views + np.arange(n_views if every else 1)).ravel()
 

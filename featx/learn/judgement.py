@@ -136,6 +136,19 @@ class Strangers:
     n_images: int
     note: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear."""
+        if self.note:
+            return [self.note]
+        if not self.n_unlike:
+            return []
+        return [
+            f"{self.n_unlike:,} of {self.n_images:,} new images are unlike the training set (the column unlike; "
+            f"of images like it, at most {100 * self.false_alarms:g} % would be called so). What is said of them may "
+            "be worth nothing."
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
@@ -194,15 +207,8 @@ class Judgement:
     def notes(self) -> list[str]:
         """What the user must hear."""
         notes = []
-        found = self.strangers
-        if found is not None and found.note:
-            notes.append(found.note)
-        elif found is not None and found.n_unlike:
-            rate = f"{100 * found.false_alarms:g} %"
-            notes.append(
-                f"{found.n_unlike:,} of {found.n_images:,} new images are unlike the training set (the column unlike; "
-                f"of images like it, at most {rate} would be called so). What is said of them may be worth nothing."
-            )
+        if self.strangers is not None:
+            notes += self.strangers.notes
         if self.sets is not None and self.sets.note:
             notes.append(self.sets.note)
         return notes
@@ -233,10 +239,8 @@ class Judge:
         self._bundle = bundle
         self._caution = caution
         self._conformal = bundle.conformal if caution.coverage is not None else None
-        wanted = caution.false_alarms is not None or bundle.has_novelty
-        self._novelty = bundle.novelty if wanted else None
+        self._door = Doorkeeper(bundle, caution, n_samples)
         self._p_values = np.zeros((n_samples, len(bundle.classes)))
-        self._distance = np.full(n_samples, np.nan)
 
     def see(self, places: IntArray, X: NDArray[Any]) -> None:
         """Take the features (n * n_views, n_features) of the samples at some places."""
@@ -247,8 +251,7 @@ class Judge:
             columns = [self._bundle.classes.index(name) for name in self._conformal.classes]
             p[:, columns] = self._conformal.p_values(X, n_views, per_class=self._caution.per_class)
             self._p_values[places] = p
-        if self._novelty is not None:
-            self._distance[places] = self._novelty.distance(X[::n_views])
+        self._door.see(places, X[::n_views])
 
     def conclude(
         self,
@@ -288,8 +291,8 @@ class Judge:
             inside &= good[:, None]
         confidence = probabilities[np.arange(len(own)), own]
         abstained, abstaining = self._conclude_abstaining(confidence, predicted == truth, good, scored, groups)
-        unlike, strangers = self._conclude_strangers(good, new)
-        distance = None if unlike is None else self._distance
+        unlike, strangers = self._door.conclude(good, new)
+        distance = None if unlike is None else self._door.distance
         return Judgement(inside, abstained, unlike, distance, sets, abstaining, strangers)
 
     def _conclude_sets(
@@ -345,16 +348,48 @@ class Judge:
         n_abstained = int(abstained.sum())
         return abstained, Abstaining(below, n_abstained, int(good.sum()) - n_abstained, accuracy, curve)
 
-    def _conclude_strangers(self, good: BoolArray, new: BoolArray) -> tuple[BoolArray | None, Strangers | None]:
+
+class Doorkeeper:
+    """Tells images unlike the training set, batch by batch, as they come.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    caution : Caution
+    n_samples : int
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot tell, and was asked to.
+    """
+
+    def __init__(self, bundle: Bundle, caution: Caution, n_samples: int) -> None:
+        self._asked = caution.false_alarms
+        self._novelty = bundle.novelty if self._asked is not None or bundle.has_novelty else None
+        self.distance = np.full(n_samples, np.nan)
+
+    def see(self, places: IntArray, X: NDArray[Any]) -> None:
+        """Take the plain rows (n, n_features) of the samples at some places."""
+        if self._novelty is not None:
+            self.distance[places] = self._novelty.distance(X)
+
+    def conclude(self, good: BoolArray, new: BoolArray) -> tuple[BoolArray | None, Strangers | None]:
+        """Say which samples are unlike (n_samples,), and count them; None where that is not known.
+
+        Parameters
+        ----------
+        good, new : bool array (n_samples,)
+            Samples with features; of them, those that the head was not fitted on.
+        """
         if self._novelty is None:
             return None, None
-        asked = self._caution.false_alarms
-        rate = FALSE_ALARMS if asked is None else asked
+        rate = FALSE_ALARMS if self._asked is None else self._asked
         note = self._novelty.too_few(rate)
-        if note and asked is None:
+        if note and self._asked is None:
             return None, None
         unlike = np.zeros(len(good), dtype=np.bool_)
-        unlike[good] = self._novelty.is_unlike(self._distance[good], rate)
+        unlike[good] = self._novelty.is_unlike(self.distance[good], rate)
         return unlike, Strangers(rate, int(unlike[new].sum()), int(new.sum()), note)
 
 

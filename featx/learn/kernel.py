@@ -17,7 +17,7 @@ def search_svm_rbf(parts: TrainingParts, values: Sequence[float]) -> Iterator[Sc
     """Score each part's rows by scikit-learn's `SVC` at each C; see `featx.learn.heads.Head.search`."""
     for fitted, scored in zip(parts.fitted, parts.scored, strict=True):
         X, codes = parts.X[fitted], parts.codes[fitted]
-        kernel, others = _kernel(X, X), _kernel(parts.X[scored], X)
+        kernel, others = gaussian_kernel(X, X), gaussian_kernel(parts.X[scored], X)
         predicted, decisions = [], []
         for C in values:
             model = SVC(C=C, kernel="precomputed", class_weight=parts.class_weight, random_state=parts.random_state)
@@ -27,7 +27,7 @@ def search_svm_rbf(parts: TrainingParts, values: Sequence[float]) -> Iterator[Sc
         yield Scored(np.stack(predicted), np.stack(decisions), np.ones(len(values), dtype=bool))
 
 
-def _kernel(A: FloatArray, X: FloatArray) -> FloatArray:
+def gaussian_kernel(A: FloatArray, X: FloatArray) -> FloatArray:
     """Return ``exp(-gamma ||a - x||^2)`` (n, n_samples) with the training rows X; gamma as SVC's ``"scale"``."""
     variance = X.var()
     gamma = 1.0 / (X.shape[1] * variance) if variance > 0 else 1.0

@@ -30,21 +30,39 @@ def search_knn(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored
 
 def _shares(distances: FloatArray, codes: NDArray[np.int64], values: Sequence[float], n_classes: int) -> FloatArray:
     """Return each class's share (n_values, n_scored, n_classes) in the weights of the nearest neighbours."""
+    nearest, weights = nearest_weights(distances, values)
+    is_class = codes[nearest][:, :, None] == np.arange(n_classes)
+    votes = [np.einsum("nk,nkc->nc", own, is_class[:, : own.shape[1]]) for own in weights]
+    return np.stack([own / own.sum(axis=1, keepdims=True) for own in votes])
+
+
+def nearest_weights(distances: FloatArray, values: Sequence[float]) -> tuple[NDArray[np.intp], list[FloatArray]]:
+    """Find the nearest neighbours, and what each counts, for every number of them.
+
+    Parameters
+    ----------
+    distances : float64 array (n_scored, n_fitted)
+    values : sequence of float
+        Numbers of neighbours; of more than there are, all count.
+
+    Returns
+    -------
+    nearest : int array (n_scored, k)
+        The k nearest, nearest first; k is the largest of `values`.
+    weights : list of float64 array (n_scored, value)
+        One over the distance of the first of them, for each value; what lies in the same place counts alone.
+    """
     most = min(int(max(values)), distances.shape[1])
     nearest = np.argpartition(distances, most - 1, axis=1)[:, :most] if most < distances.shape[1] else None
     if nearest is None:
         nearest = np.broadcast_to(np.arange(most), distances.shape)
     distances = np.take_along_axis(distances, nearest, axis=1)
     order = np.argsort(distances, axis=1, kind="stable")
-    distances, labels = np.take_along_axis(distances, order, axis=1), codes[np.take_along_axis(nearest, order, axis=1)]
-    is_class = labels[:, :, None] == np.arange(n_classes)
+    distances, nearest = np.take_along_axis(distances, order, axis=1), np.take_along_axis(nearest, order, axis=1)
     found = []
     for value in values:
-        k = min(int(value), most)
         with np.errstate(divide="ignore"):
-            weights = 1.0 / distances[:, :k]
+            weights = 1.0 / distances[:, : min(int(value), most)]
         same = np.isinf(weights)  # what lies in the same place decides alone
-        weights = np.where(same.any(axis=1, keepdims=True), same, weights)
-        votes = np.einsum("nk,nkc->nc", weights, is_class[:, :k])
-        found.append(votes / votes.sum(axis=1, keepdims=True))
-    return np.stack(found)
+        found.append(np.where(same.any(axis=1, keepdims=True), same, weights))
+    return nearest, found

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone, is_classifier, is_regressor
 
 from featx.errors import InputError, UsageError
 from featx.learn.training import Scored, TrainingParts
@@ -30,14 +30,21 @@ def search_by_fitting(parts: TrainingParts, values: Sequence[float], *, make: Ma
 
 
 @lru_cache
-def own_classifier(name: str) -> Any:
-    """Return the unfitted classifier that a user's function gives.
+def own_head(name: str, *, kind: str = "classifier") -> Any:
+    """Return the unfitted estimator that a user's function gives.
+
+    Parameters
+    ----------
+    name : str
+        ``package.module:factory``.
+    kind : {"classifier", "regressor"}
+        What it is to be.
 
     Raises
     ------
     UsageError
-        If the function cannot be found, or gives no scikit-learn classifier with ``predict_proba`` or
-        ``decision_function``.
+        If the function cannot be found, or gives no such scikit-learn estimator; a classifier also needs
+        ``predict_proba`` or ``decision_function``.
     InputError
         If its module or the function itself fails.
     """
@@ -47,18 +54,17 @@ def own_classifier(name: str) -> Any:
             made = factory()
         except (ImportError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
             raise InputError(f"head {name}: the function failed: {type(error).__name__}: {error}") from error
-    if not (hasattr(made, "fit") and hasattr(made, "get_params") and is_classifier(made)):
-        raise UsageError(
-            f"head {name}: the function must give a scikit-learn classifier; it gave {type(made).__name__}"
-        )
-    if not (hasattr(made, "predict_proba") or hasattr(made, "decision_function")):
+    is_kind = {"classifier": is_classifier, "regressor": is_regressor}[kind]
+    if not (hasattr(made, "fit") and hasattr(made, "get_params") and is_kind(made)):
+        raise UsageError(f"head {name}: the function must give a scikit-learn {kind}; it gave {type(made).__name__}")
+    if kind == "classifier" and not (hasattr(made, "predict_proba") or hasattr(made, "decision_function")):
         raise UsageError(f"head {name}: {type(made).__name__} has neither predict_proba nor decision_function")
     return made
 
 
-def make_own(_value: float, class_weight: str | None, random_state: int, *, name: str) -> Any:
-    """Return a new classifier of a user's own kind, with the seed and the class weights that it has options for."""
-    made = clone(own_classifier(name))
+def make_own(_value: float, class_weight: str | None, random_state: int, *, name: str, kind: str = "classifier") -> Any:
+    """Return a new estimator of a user's own kind, with the seed and the class weights that it has options for."""
+    made = clone(own_head(name, kind=kind))
     known = made.get_params(deep=False)
     if "random_state" in known and known["random_state"] is None:
         made.set_params(random_state=random_state)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,21 +17,34 @@ from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
+from featx.learn.intervals import Interval
 from featx.learn.leaks import Leaks
-from featx.learn.notes import note_edge, note_groups, note_left_out, note_looks, note_unconverged
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.scores import Evaluation
-from featx.learn.search import Choice, Unconverged
+from featx.learn.search import Choice, Unconverged, setting
 from featx.learn.trust import Trust
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
 from featx.store.target import save_text
 
 
+class Scored(Protocol):
+    """An evaluation, whatever the task."""
+
+    @property
+    def scores(self) -> dict[str, Interval]: ...  # noqa: D102
+
+
+E = TypeVar("E", bound=Scored)
+
+
+_MOST_KINDS = 5  # of fits that did not converge, by name
+
+
 @dataclass(frozen=True)
-class HeadResult:
+class HeadResult(Generic[E]):
     """What one head gets: the winner of each choice, or one kind of head alone.
 
     Attributes
@@ -45,8 +59,8 @@ class HeadResult:
         For each outer fold, by name.
     """
 
-    evaluation: Evaluation
-    cv: Evaluation | None
+    evaluation: E
+    cv: E | None
     chosen: Choice
     folds: list[tuple[str, Choice]]
 
@@ -141,8 +155,8 @@ class FitResult:
 
     estimator: Any
     classes: list[str]
-    whole: HeadResult
-    heads: dict[str, HeadResult]
+    whole: HeadResult[Evaluation]
+    heads: dict[str, HeadResult[Evaluation]]
     plan: EvaluationPlan
     prescribed_folds: bool
     groups: GroupIds
@@ -161,7 +175,7 @@ class FitResult:
     trust: Trust
     leaks: Leaks = field(repr=False)
     file: str = ""
-    files: dict[str, HeadResult] = field(default_factory=dict)
+    files: dict[str, HeadResult[Evaluation]] = field(default_factory=dict)
     file_of_fold: list[str] = field(default_factory=list)
     views: ViewUse = ViewUse()
     spec: FeatureSpec | None = None
@@ -231,16 +245,12 @@ class FitResult:
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
-        if self.views != ViewUse():
-            fitted = "all views" if self.views.train == "all" else "the plain image"
-            scored = "the mean over its views" if self.views.score == "average" else "its plain image"
-            text += f" Heads are fitted on {fitted} of each sample; a sample is called by {scored}."
-        return text
+        return text + self.views.description
 
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = [*note_groups(self.groups), *self.leaks.notes, *note_looks(self.locked)]
+        notes = [*note_no_groups(self.groups), *self.leaks.notes, *note_locked(self.locked, "classifier")]
         evaluation = self.whole.evaluation
         if evaluation.unseen:
             notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
@@ -277,6 +287,63 @@ class FitResult:
         yield ["key", "group", "fold", "true", "predicted", *(f"p_{name}" for name in self.out_of_fold_classes)]
         for row in self.out_of_fold:
             yield [row.key, row.group, row.fold, row.true, row.predicted, *row.probabilities]
+
+
+def note_no_groups(groups: GroupIds) -> list[str]:
+    """Say what it means that no groups were given, where that is so."""
+    if groups.given:
+        return []
+    notes = [
+        "No groups were given. If several images show the same patient, animal or part, they may be in "
+        "training and test at once, and the scores are then too good: give `featx extract` a group column or "
+        "--group-regex."
+    ]
+    if groups.ids is not None:
+        near = " and near-duplicates" if "near-duplicates" in groups.source else ""
+        notes.append(f"Identical files{near} are kept together: {groups.n} different ones.")
+    return notes
+
+
+def note_locked(locked: LockedPart | None, what: str) -> list[str]:
+    """Say what it means that a locked part was looked at, where that is so; `what` is fitted."""
+    if locked is None or not locked.looks:
+        return []
+    n = len(locked.looks)
+    when = locked.looks[0] if n == 1 else f"{n} times, first on {locked.looks[0]}"
+    return [
+        f"The locked part of this file has been looked at ({when}). A {what} that is chosen with those "
+        "scores in mind is no longer blind to it, and its own score there would be too good."
+    ]
+
+
+def note_left_out(n_missing: int, unlabelled: int) -> list[str]:
+    """Say how many samples have no features, and how many no label."""
+    notes = []
+    if n_missing:
+        notes.append(f"Samples that failed in extraction and have no row: {n_missing}.")
+    if unlabelled:
+        notes.append(f"Samples without a label, left out: {unlabelled}.")
+    return notes
+
+
+def note_edge(chosen: Choice) -> list[str]:
+    """Say that the choice is at an edge of what was tried."""
+    if not chosen.edge:
+        return []
+    return [
+        f"The chosen {chosen.setting} is at the {chosen.edge} edge of what was tried: a "
+        "better one may lie beyond (for C: --C-grid)."
+    ]
+
+
+def note_unconverged(unconverged: Sequence[Unconverged], n_fits: int) -> list[str]:
+    """Say which fits did not converge."""
+    if not unconverged:
+        return []
+    counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in unconverged)
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_MOST_KINDS))
+    more = f" and {len(counts) - _MOST_KINDS} more" if len(counts) > _MOST_KINDS else ""
+    return [f"{len(unconverged)} of {n_fits} fits did not converge: {listed}{more}."]
 
 
 class Result(Protocol):
@@ -332,5 +399,5 @@ def save_out_of_fold(result: Result, path: str | os.PathLike[str]) -> None:
     save_text(path, text.getvalue(), what="out-of-fold predictions")
 
 
-def _scores(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def _scores(evaluation: Scored | None) -> dict[str, Any] | None:
     return None if evaluation is None else {name: interval.to_dict() for name, interval in evaluation.scores.items()}

@@ -214,7 +214,7 @@ def evaluate_folds(
         n_repeats=n_repeats,
         positive=positive,
         inflation=factors["balanced_accuracy"],
-        estimand=expected(parts, unit),
+        estimand=describe_expected(parts, unit),
     )
 
 
@@ -244,8 +244,8 @@ def are_single(groups: IntArray) -> bool:
     return len(np.unique(groups)) == len(groups)
 
 
-def expected(parts: Sequence[FoldPredictions], unit: str) -> str:
-    """Say what the scores of folds estimate."""
+def describe_expected(parts: Sequence[FoldPredictions], unit: str) -> str:
+    """Say what the scores of a cross-validation estimate; `unit` is what a sample is, in words."""
     sizes = sorted({len(part.fold.train) for part in parts})
     of_sizes = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return (

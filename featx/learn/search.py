@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, find_head, fit_head, order_of
+from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, Parameter, find_head, fit_head, order_of
 from featx.learn.inner_folds import FoldScores, Rules, Samples, score_inner_folds
 from featx.learn.search_ledger import SearchKeys, SearchLedger
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
@@ -67,7 +67,7 @@ class Space:
 
     def values(self, head: str, n_fitted: int) -> tuple[float, ...]:
         """Return what is tried of a head's parameter on training parts of so many samples, the simplest first."""
-        parameter = find_head(head).parameter
+        parameter = self.parameter(head)
         if parameter is STRENGTHS:
             return self.C_grid
         if parameter is NEIGHBOURS:
@@ -78,6 +78,39 @@ class Space:
     def n_candidates(self) -> int:
         """How many combinations there are to choose from, at most."""
         return len(self.scalings) * sum(len(self.values(head, sys.maxsize)) for head in self.heads)
+
+    # What a task has its own of: here, classification's
+
+    def parameter(self, head: str) -> Parameter:
+        """Return what is chosen of a head."""
+        return find_head(head).parameter
+
+    def choice(self, **facts: Any) -> Choice:
+        """Return a choice with these attributes."""
+        return Choice(**facts)
+
+    def score(
+        self,
+        samples: Samples,
+        candidates: Mapping[str, Sequence[float]],
+        inner: Sequence[tuple[IntArray, IntArray]],
+    ) -> dict[str, FoldScores]:
+        """Score heads at each value of their parameter on each inner fold; see `score_inner_folds`."""
+        rules = Rules(self.scoring, self.views, self.class_weight, self.random_state, self.device)
+        return score_inner_folds(samples, candidates, inner, rules)
+
+    def refit(self, X: FloatArray, y: NDArray[Any], job: Job, choice: Choice) -> tuple[Fitted, list[Unconverged]]:
+        """Fit a chosen head on a job's rows and predict its test rows."""
+        return refit(X, y, job, choice, self)
+
+    def n_columns(self, y: NDArray[Any]) -> int:
+        """How many columns of coefficients a linear head has, about."""
+        return len(np.unique(y))
+
+    @property
+    def when_undefined(self) -> str:
+        """What to do where the scoring is undefined."""
+        return "it needs samples of every class in a fold; choose by another --scoring, or with fewer --inner-cv"
 
     def __post_init__(self) -> None:
         if self.scoring == "neg_log_loss":
@@ -115,23 +148,33 @@ class Choice:
     place: int = 0
 
     @property
+    def parameter(self) -> str:
+        """What was chosen of the head: ``"C"``; ``""`` where there is nothing to choose."""
+        return find_head(self.head).parameter.name
+
+    @property
+    def order(self) -> int:
+        """The head's place in the order in which ties are broken."""
+        return order_of(self.head)
+
+    @property
     def rank(self) -> tuple[float, int, int, int]:
         """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
         # Means of the same values in another order differ in the last digits: that is a tie.
-        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), order_of(self.head))
+        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), self.order)
 
     @property
     def setting(self) -> str:
         """The parameter in words: ``"C = 0.1"``; empty where there is nothing to choose."""
-        return setting(self.head, self.value)
+        return f"{self.parameter} = {self.value:g}" if self.parameter else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{head, scaling, parameter, value, score, edge}`` for JSON."""
         return {
             "head": self.head,
             "scaling": self.scaling,
-            "parameter": find_head(self.head).parameter.name or None,
-            "value": self.value if find_head(self.head).parameter.name else None,
+            "parameter": self.parameter or None,
+            "value": self.value if self.parameter else None,
             "score": self.score,
             "edge": self.edge,
         }
@@ -210,9 +253,10 @@ class Fitted:
     Attributes
     ----------
     choice : Choice
-    predicted : str array (n_test,)
+    predicted : str array (n_test,), or float64 array of a regression
     probabilities : float64 array (n_test, n_classes)
-    estimator : scikit-learn classifier, or None when not kept
+        Without columns for a regression.
+    estimator : scikit-learn estimator, or None when not kept
     """
 
     choice: Choice
@@ -241,31 +285,12 @@ class Outcome:
         return min(self.heads.values(), key=lambda fitted: fitted.choice.rank)
 
 
-@dataclass(frozen=True)
-class Method:
-    """How heads are scored by inner folds, and fitted once they are chosen; by task.
-
-    Attributes
-    ----------
-    score : callable (samples, candidates, inner folds, rules) -> dict of str to FoldScores
-        As `featx.learn.inner_folds.score_inner_folds`.
-    refit : callable (X, y, job, choice, space) -> (Fitted, list of Unconverged)
-        As `refit`.
-    """
-
-    score: Callable[
-        [Samples, Mapping[str, Sequence[float]], Sequence[tuple[IntArray, IntArray]], Rules], dict[str, FoldScores]
-    ]
-    refit: Callable[[FloatArray, NDArray[Any], Job, Choice, Space], tuple[Fitted, list[Unconverged]]]
-
-
 def run_jobs(
     X: FloatArray,
     y: NDArray[Any],
     jobs: Sequence[Job],
     space: Space,
     *,
-    method: Method | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
@@ -278,11 +303,10 @@ def run_jobs(
     Parameters
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
-    y : str array (n_samples,), or what the method takes
+    y : str array (n_samples,), or float64 array for a regression
     jobs : sequence of Job
     space : Space
-    method : Method, optional
-        That of classes by default.
+        Of the task.
     n_jobs : int
         Processes, as in scikit-learn; small work is done in this one.
     progress : callable (done, total), optional
@@ -299,7 +323,6 @@ def run_jobs(
     LabelsError
         If the scoring is undefined on every inner fold of a job.
     """
-    method = method or Method(score_inner_folds, refit)
     tasks = [(number, scaling) for number in range(len(jobs)) for scaling in space.scalings]
     total = len(tasks) + len(jobs) * len(space.heads)
     report = _counter(total, progress)
@@ -308,7 +331,7 @@ def run_jobs(
         samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
-            _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, method, kept)
+            _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, kept)
         )
         candidates: dict[tuple[int, str], list[Choice]] = {}
         unconverged: list[list[Unconverged]] = [[] for _ in jobs]
@@ -318,9 +341,7 @@ def run_jobs(
             unconverged[number] += failures
         best = {key: min(choices, key=lambda choice: choice.rank) for key, choices in candidates.items()}
         refits = report(
-            parallel(
-                joblib.delayed(method.refit)(X, y, jobs[number], choice, space) for (number, _), choice in best.items()
-            )
+            parallel(joblib.delayed(space.refit)(X, y, jobs[number], choice) for (number, _), choice in best.items())
         )
         heads: list[dict[str, Fitted]] = [{} for _ in jobs]
         for (number, head), (fitted, failures) in zip(best, refits, strict=True):
@@ -337,13 +358,12 @@ def _searches(
     samples: dict[str, Samples],
     tasks: Sequence[tuple[Job, str]],
     space: Space,
-    method: Method,
     kept: tuple[SearchLedger, SearchKeys] | None,
 ) -> Iterator[Search]:
     """Yield what came of each job's search with each scaling: from the ledger what is in it, the rest computed."""
-    found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task))) for task in tasks]
+    found = [None if kept is None else _from_ledger(kept[0].find(kept[1].key(*task)), space) for task in tasks]
     left = [task for task, known in zip(tasks, found, strict=True) if known is None]
-    computed = parallel(joblib.delayed(_search)(samples[scaling], job, space, method) for job, scaling in left)
+    computed = parallel(joblib.delayed(_search)(samples[scaling], job, space) for job, scaling in left)
     for task, known in zip(tasks, found, strict=True):
         if known is not None:
             yield known
@@ -354,11 +374,11 @@ def _searches(
         yield result
 
 
-def _from_ledger(found: Any) -> Search | None:
+def _from_ledger(found: Any, space: Space) -> Search | None:
     if found is None:
         return None
     choices, failures = found
-    return [Choice(**choice) for choice in choices], [Unconverged(**failure) for failure in failures]
+    return [space.choice(**choice) for choice in choices], [Unconverged(**failure) for failure in failures]
 
 
 def refit(
@@ -387,27 +407,32 @@ def refit(
     return Fitted(choice, predicted, probabilities, estimator if job.keep else None), failures
 
 
-def _search(samples: Samples, job: Job, space: Space, method: Method) -> tuple[list[Choice], list[Unconverged]]:
+def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], list[Unconverged]]:
     """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
     n_fitted = min(len(fitted) for fitted, _ in job.inner)
     candidates = {head: space.values(head, n_fitted) for head in space.heads}
-    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
     with threadpool_limits(1), counting():
-        found = method.score(samples, candidates, job.inner, rules)
+        found = space.score(samples, candidates, job.inner)
     choices, failures = [], []
     for head, values in candidates.items():
         if np.isnan(found[head].scores).all(axis=0).any():
             raise LabelsError(
-                f"{space.scoring} is undefined on every inner fold of fold {job.name}: it needs samples of every class "
-                "in a fold; choose by another --scoring, or with fewer --inner-cv"
+                f"{space.scoring} is undefined on every inner fold of fold {job.name}: {space.when_undefined}"
             )
         failures += [
             Unconverged("search", job.name, int(fold) + 1, head, samples.scaling, values[place])
             for fold, place in zip(*np.nonzero(~found[head].converged), strict=True)
         ]
-        edge = find_head(head).parameter.edge
+        edge = space.parameter(head).edge
         choices += [
-            Choice(head, samples.scaling, value, float(mean), edge(value, values), place)
+            space.choice(
+                head=head,
+                scaling=samples.scaling,
+                value=value,
+                score=float(mean),
+                edge=edge(value, values),
+                place=place,
+            )
             for place, (value, mean) in enumerate(zip(values, np.nanmean(found[head].scores, axis=0), strict=True))
         ]
     return choices, failures
@@ -447,6 +472,5 @@ def _n_workers(n_jobs: int, X: FloatArray, y: NDArray[Any], jobs: Sequence[Job],
         return 1
     n_fits = sum(len(job.inner) for job in jobs) * space.n_candidates
     n_rows = max(len(job.rows) for job in jobs) * (X.shape[1] if X.ndim == 3 and space.views.train == "all" else 1)
-    n_functions = y.shape[1] if y.ndim == 2 else len(np.unique(y))
-    steps = 100 * n_functions  # about so many iterations, each over all rows and coordinates for every class
+    steps = 100 * space.n_columns(y)  # about so many iterations, each over all rows and coordinates for every class
     return 1 if n_fits * n_rows * min(n_rows, X.shape[-1]) * steps < SMALL_WORK else n_jobs

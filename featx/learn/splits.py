@@ -274,7 +274,7 @@ def _prescribed_classes(
     """One fold for each value of the column, with every class in training."""
     if len(classes) < 2:
         raise LabelsError("fewer than two classes; a classifier needs at least two")
-    folds = prescribed_folds(column, groups, group_names)
+    folds = column_folds(column, groups, group_names)
     for fold in folds:
         lacking = np.setdiff1d(np.arange(len(classes)), codes[fold.train])
         if len(lacking):
@@ -285,15 +285,13 @@ def _prescribed_classes(
     return folds
 
 
-def prescribed_folds(
-    column: NDArray[np.object_], groups: IntArray | None, group_names: Sequence[str] = ()
-) -> list[Fold]:
-    """Make one fold for each value of a column; see `make_folds`.
+def column_folds(column: NDArray[np.object_], groups: IntArray | None, group_names: Sequence[str]) -> list[Fold]:
+    """Return one fold for each value of a column, whatever the labels are.
 
     Raises
     ------
     LabelsError
-        No fold is named, or a group is in several.
+        If it names no fold, or tears a group apart.
     """
     column = np.array(["" if value in NEVER_TESTED else str(value) for value in column], dtype=object)
     names = sorted(set(column) - {""}, key=_natural)

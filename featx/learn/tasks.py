@@ -86,14 +86,12 @@ TASKS = {
                 "positive": "--positive",
                 "by_group": "--by-group",
                 "conformal": "--conformal",
-                "novelty": "--no-novelty",
                 "leak_gap": "--no-leak-gap",
             },
             careless={
                 "coverage": "--coverage",
                 "per_class": "--coverage-per-class",
                 "abstain_below": "--abstain-below",
-                "false_alarms": "--false-alarms",
             },
         ),
         Task(

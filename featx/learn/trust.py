@@ -97,7 +97,7 @@ class Trust:
                 "uncalibrated": None if self.plain is None else self.plain.to_dict(),
             },
             "conformal": self._conformal_dict(),
-            "novelty": self._novelty_dict(),
+            "novelty": describe_novelty(self.novelty),
         }
 
     def _conformal_dict(self) -> dict[str, Any]:
@@ -116,18 +116,19 @@ class Trust:
             "floor_per_class": {f"{coverage:g}": sets.floor(coverage, per_class=True) for coverage in COVERAGES},
         }
 
-    def _novelty_dict(self) -> dict[str, Any]:
-        found = self.novelty
-        if found is None:
-            return {"kept": False}
-        return {
-            "kept": True,
-            "neighbours": found.neighbours,
-            "n_rows": len(found.rows),
-            "n_groups": found.n_groups,
-            "unit": found.unit,
-            "false_alarms": FALSE_ALARMS,
-        }
+
+def describe_novelty(found: Novelty | None) -> dict[str, Any]:
+    """Return what a bundle's facts say of its `Novelty`, or that there is none."""
+    if found is None:
+        return {"kept": False}
+    return {
+        "kept": True,
+        "neighbours": found.neighbours,
+        "n_rows": len(found.rows),
+        "n_groups": found.n_groups,
+        "unit": found.unit,
+        "false_alarms": FALSE_ALARMS,
+    }
 
 
 def check_conformal(value: str) -> None:

@@ -20,7 +20,7 @@ from featx.learn.novelty import Novelty
 CONFORMAL, NOVELTY = "conformal.safetensors", "novelty.safetensors"
 """Names of the members."""
 AGAIN = "run `featx fit` again"
-_MOST_FOLDS = 1000
+MOST_FOLDS = 1000
 
 
 def fold_name(number: int) -> str:
@@ -61,7 +61,7 @@ def load_conformal(members: Mapping[str, bytes], facts: Mapping[str, Any], n_fea
             + (f": {why}" if why else f": it was fitted by a featx that kept none; {AGAIN}"),
             path=path,
         )
-    arrays = _load(members[CONFORMAL], CONFORMAL, path=path)
+    arrays = load_arrays(members[CONFORMAL], CONFORMAL, path=path)
     try:
         classes = [str(name) for name in said["classes"]]  # type: ignore[index]  # TypeError is caught
         sets = Conformal(
@@ -78,7 +78,7 @@ def load_conformal(members: Mapping[str, bytes], facts: Mapping[str, Any], n_fea
         whole = len(lengths) == 1 and sets.conformity.ndim == 1 and np.isfinite(sets.conformity).all()
         known = len(set(classes)) == len(classes) and set(classes) <= set(facts["classes"])
         placed = sets.folds.min() >= 0 and sets.true.min() >= 0 and sets.true.max() < len(classes)
-        if not (whole and placed and known and n_folds <= _MOST_FOLDS):
+        if not (whole and placed and known and n_folds <= MOST_FOLDS):
             raise ValueError("its columns do not fit together")
         heads = [members[fold_name(number)] for number in range(n_folds)]
     except (LookupError, TypeError, ValueError) as error:
@@ -97,7 +97,7 @@ def load_novelty(members: Mapping[str, bytes], facts: Mapping[str, Any], n_featu
         raise BundleError(
             f"cannot say which images are unlike its training set: it was fitted {why}; {AGAIN}", path=path
         )
-    arrays = _load(members[NOVELTY], NOVELTY, path=path)
+    arrays = load_arrays(members[NOVELTY], NOVELTY, path=path)
     try:
         novelty = Novelty(
             arrays["rows"].astype(np.float32),
@@ -115,7 +115,8 @@ def load_novelty(members: Mapping[str, bytes], facts: Mapping[str, Any], n_featu
     return novelty
 
 
-def _load(data: bytes, name: str, *, path: str) -> dict[str, NDArray[Any]]:
+def load_arrays(data: bytes, name: str, *, path: str) -> dict[str, NDArray[Any]]:
+    """Load the arrays of a member; raises BundleError where it is no safetensors file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -39,6 +39,15 @@ class ViewUse:
     train: str = "plain"
     score: str = "plain"
 
+    @property
+    def description(self) -> str:
+        """What is done with them, as a sentence with a space before it; ``""`` where there is only the plain image."""
+        if self == ViewUse():
+            return ""
+        fitted = "all views" if self.train == "all" else "the plain image"
+        scored = "the mean over its views" if self.score == "average" else "its plain image"
+        return f" Heads are fitted on {fitted} of each sample; a sample is called by {scored}."
+
 
 def check_views_options(views: str | None, score_views: str | None) -> None:
     """Raise UnknownNameError for values that ``--views`` and ``--score-views`` do not take."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featx.errors import LabelsError, UsageError
 from featx.learn.multilabel.labels import BoolArray, IntArray, LabelTable, check_labels, count_units
-from featx.learn.splits import N_SHUFFLES, Fold, prescribed_folds, units_needed
+from featx.learn.splits import N_SHUFFLES, Fold, column_folds, units_needed
 
 FloatArray = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def make_label_folds(
     if prescribed is not None:
         if n_repeats != 1:
             raise UsageError(f"--repeats {n_repeats} with a fold column would repeat the same folds; leave it at 1")
-        folds = prescribed_folds(prescribed, groups, group_names)
+        folds = column_folds(prescribed, groups, group_names)
         for fold in folds:
             check_labels(table.take(fold.train), None, n_splits=1, what=f"training without fold {fold.name!r}")
         return folds

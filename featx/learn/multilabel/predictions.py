@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featx.learn.answers import Answers, Told
+from featx.learn.judgement import Doorkeeper, Strangers
 from featx.learn.multilabel.labels import LabelSyntax, LabelTable, mark_known
 from featx.learn.multilabel.scores import LabelEvaluation, evaluate_label_part
 from featx.store.records import OK
@@ -44,6 +45,12 @@ class LabelAnswers(Answers):
         NaN where the sample failed.
     unknown : list of str
         Labels of the source that the head does not know.
+    unlike : bool array (n_samples,), or None
+        What is unlike the training set; None where that is not known.
+    distance : float64 array (n_samples,), or None
+        From the training set.
+    strangers : Strangers or None
+        The account of that.
     evaluation, evaluation_new : LabelEvaluation or None
         Scores over the good samples with a label, and over those that the head was not fitted on; None without any.
     """
@@ -59,6 +66,9 @@ class LabelAnswers(Answers):
     called: BoolArray = field(repr=False)
     probabilities: FloatArray = field(repr=False)
     unknown: list[str]
+    unlike: BoolArray | None = field(default=None, repr=False)
+    distance: FloatArray | None = field(default=None, repr=False)
+    strangers: Strangers | None = None
     evaluation: LabelEvaluation | None = field(default=None, repr=False)
     evaluation_new: LabelEvaluation | None = field(default=None, repr=False)
 
@@ -71,7 +81,7 @@ class LabelAnswers(Answers):
                 f"Labels that the head does not know, left out of the scores: {', '.join(self.unknown[:10])}"
                 f"{' ...' if len(self.unknown) > 10 else ''}. (It divides labels at {self.syntax.separator!r}.)"
             )
-        return notes
+        return notes + ([] if self.strangers is None else self.strangers.notes)
 
     def counts(self) -> dict[str, int]:
         """Count the samples for which each label is called, and last those for which none is."""
@@ -79,32 +89,32 @@ class LabelAnswers(Answers):
         counts = dict(zip(self.classes, self.called[good].sum(axis=0).tolist(), strict=True))
         return {**counts, self.syntax.none: int((~self.called[good].any(axis=1)).sum())}
 
-    def to_quote(self) -> tuple[LabelEvaluation | None, str]:
-        """Return the scores that say most about new images, and on which images they are."""
-        if self.evaluation_new is None or not any(self.seen):
-            return self.evaluation, "whose labels are known"
-        return self.evaluation_new, "that are new to the classifier and whose labels are known"
-
     def _texts(self) -> list[str]:
         texts = LabelTable(self.classes, self.called).texts(self.syntax)
         return [text if status == OK else "" for text, status in zip(texts, self.status, strict=True)]
 
     def iter_csv_rows(self) -> Iterator[list[str]]:
-        """Yield the header ``key, status, predicted, p_<label>...``, then one row for each sample."""
-        yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes)]
-        for key, status, text, row in zip(self.keys, self.status, self._texts(), self.probabilities, strict=True):
-            yield [key, status, text, *("" if np.isnan(p) else repr(float(p)) for p in row)]
+        """Yield the header ``key, status, predicted, p_<label>...``, then one row for each sample.
+
+        Where there is an answer, ``unlike`` comes last.
+        """
+        more = [] if self.unlike is None else ["unlike"]
+        yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes), *more]
+        columns = zip(self.keys, self.status, self._texts(), self.probabilities, strict=True)
+        for place, (key, status, text, row) in enumerate(columns):
+            cells = ("" if np.isnan(p) else repr(float(p)) for p in row)
+            flag = ("yes" if self.unlike[place] else "no") if self.unlike is not None and status == OK else ""
+            yield [key, status, text, *cells, *(flag for _ in more)]
 
     def iter_records(self) -> Iterator[dict[str, Any]]:
         """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``.
 
-        ``label`` is the text of the source, and ``predicted`` a list.
+        ``label`` is the text of the source, and ``predicted`` a list. Where there is an answer, ``unlike, distance``.
         """
         columns = zip(self.keys, self.status, self.reasons, self.labels, self.seen, strict=True)
         names = np.array(self.classes, dtype=object)
-        for (key, status, reason, label, seen), called, row in zip(
-            columns, self.called, self.probabilities.tolist(), strict=True
-        ):
+        rows = zip(columns, self.called, self.probabilities.tolist(), strict=True)
+        for place, ((key, status, reason, label, seen), called, row) in enumerate(rows):
             good = status == OK
             yield {
                 "key": key,
@@ -114,7 +124,16 @@ class LabelAnswers(Answers):
                 "predicted": names[called].tolist() if good else None,
                 "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
                 "seen": seen,
+                **self._strangeness(place, good=good),
             }
+
+    def _strangeness(self, place: int, *, good: bool) -> dict[str, Any]:
+        if self.unlike is None or self.distance is None:
+            return {}
+        return {
+            "unlike": bool(self.unlike[place]) if good else None,
+            "distance": float(self.distance[place]) if good else None,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
@@ -128,40 +147,60 @@ class LabelAnswers(Answers):
             "unknown_labels": self.unknown,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
+            "unlike": None if self.strangers is None else asdict(self.strangers),
             "warnings": self.notes,
             "predictions": list(self.iter_records()),
         }
 
 
 class LabelWitness:
-    """Says which labels samples have, as they come."""
+    """Says which labels samples have, batch by batch, as they come, then sums up.
 
-    def __init__(self, bundle: Bundle, caution: Caution, n_samples: int) -> None:  # noqa: ARG002  as of other tasks
+    Parameters
+    ----------
+    bundle : Bundle
+        Of ``--task multilabel``.
+    caution : Caution
+    n_samples : int
+
+    Raises
+    ------
+    BundleError
+        If the bundle lacks what was asked for.
+    """
+
+    def __init__(self, bundle: Bundle, caution: Caution, n_samples: int) -> None:
         self._bundle = bundle
+        self._door = Doorkeeper(bundle, caution, n_samples)
         self._called = np.zeros((n_samples, len(bundle.classes)), dtype=np.bool_)
         self._probabilities = np.full((n_samples, len(bundle.classes)), np.nan)
 
     def see(self, places: NDArray[np.int64], X: NDArray[Any]) -> None:
         """Take the features (n * n_views, n_features) of the samples at some places."""
-        rows = np.asarray(X, dtype=np.float64)
-        called, probabilities = self._bundle.pipeline.call(rows, self._bundle.needed_spec.n_views)
+        n_views = self._bundle.needed_spec.n_views
+        called, probabilities = self._bundle.pipeline.call(np.asarray(X, dtype=np.float64), n_views)
+        self._door.see(places, X[::n_views])
         self._called[places], self._probabilities[places] = called, probabilities
 
     def conclude(self, told: Told) -> LabelAnswers:
         """Sum up."""
         syntax = syntax_of(self._bundle)
         marks, unknown = mark_known(told.labels, self._bundle.classes, syntax)
-        answers = LabelAnswers(
+        unlike, strangers = self._door.conclude(told.good, told.good & ~told.seen)
+        evaluation = self._evaluate(told, told.known, marks)
+        return LabelAnswers(
             classes=self._bundle.classes,
             syntax=syntax,
             called=self._called,
             probabilities=self._probabilities,
             unknown=unknown,
+            unlike=unlike,
+            distance=None if unlike is None else self._door.distance,
+            strangers=strangers,
+            evaluation=evaluation,
+            evaluation_new=self._evaluate(told, told.new, marks) if told.seen.any() else evaluation,
             **told.columns(),
         )
-        evaluation = self._evaluate(told, told.known, marks)
-        new = self._evaluate(told, told.new, marks) if told.seen.any() else evaluation
-        return replace(answers, evaluation=evaluation, evaluation_new=new)
 
     def _evaluate(self, told: Told, rows: BoolArray, marks: BoolArray) -> LabelEvaluation | None:
         if not rows.any():

@@ -14,21 +14,23 @@ from featx.learn.groups import GroupIds
 from featx.learn.leaks import Leaks
 from featx.learn.multilabel.heads import LabelMaps
 from featx.learn.multilabel.scores import LabelEvaluation
-from featx.learn.notes import note_edge, note_groups, note_left_out, note_looks, note_unconverged
+from featx.learn.novelty import Novelty
 from featx.learn.options import FitOptions
+from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
-from featx.learn.result import HeadResult, OutOfFold
+from featx.learn.result import (
+    HeadResult,
+    OutOfFold,
+    note_edge,
+    note_left_out,
+    note_locked,
+    note_no_groups,
+    note_unconverged,
+)
 from featx.learn.search import Unconverged
+from featx.learn.trust import describe_novelty
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
-
-
-@dataclass(frozen=True)
-class LabelHeadResult(HeadResult):
-    """What one head gets on labels: as `HeadResult`."""
-
-    evaluation: LabelEvaluation  # type: ignore[assignment]
-    cv: LabelEvaluation | None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,9 @@ class LabelResult:
         The vocabulary, sorted: the columns.
     maps : LabelMaps
         Of the saved head: what makes probabilities and calls.
-    whole : LabelHeadResult
+    whole : HeadResult
         The whole procedure: in each fold the best of all heads, and files.
-    heads, files : dict of str to LabelHeadResult
+    heads, files : dict of str to HeadResult
         Each head alone, and each file alone, from the same fits; the second empty where there is one file.
     plan : EvaluationPlan
         Which rows did what, as positions among the rows that were used.
@@ -69,8 +71,12 @@ class LabelResult:
     fitted_on : list of str
         SHA-256 of the images that the saved head was fitted on, where known.
     options : FitOptions
+    comparisons : Comparisons
+        Whether the chosen is better than the next best, and the whole than guessing.
     leaks : Leaks
         Near-duplicates alone.
+    novelty : Novelty or None
+        What tells images unlike the training set; None where it was not wanted.
     file, file_of_fold, views, spec, digest, weights, locked
         As in `featx.learn.result.FitResult`.
     """
@@ -78,9 +84,9 @@ class LabelResult:
     estimator: Any
     labels: list[str]
     maps: LabelMaps = field(repr=False)
-    whole: LabelHeadResult
-    heads: dict[str, LabelHeadResult]
-    files: dict[str, LabelHeadResult]
+    whole: HeadResult[LabelEvaluation]
+    heads: dict[str, HeadResult[LabelEvaluation]]
+    files: dict[str, HeadResult[LabelEvaluation]]
     plan: EvaluationPlan
     prescribed_folds: bool
     groups: GroupIds
@@ -96,7 +102,9 @@ class LabelResult:
     seconds: float
     fitted_on: list[str] = field(repr=False)
     options: FitOptions
+    comparisons: Comparisons
     leaks: Leaks = field(repr=False)
+    novelty: Novelty | None = field(repr=False)
     file: str = ""
     file_of_fold: list[str] = field(default_factory=list)
     views: ViewUse = ViewUse()
@@ -120,6 +128,7 @@ class LabelResult:
             "file": self.file or None,
             "files": {name: file.to_dict() for name, file in self.files.items()},
             "file_of_fold": self.file_of_fold,
+            "comparisons": self.comparisons.to_dict(),
             "classes": self.labels,
             "per_label": [
                 {**asdict(one), "threshold": threshold, "slope": slope, "intercept": intercept}
@@ -142,13 +151,14 @@ class LabelResult:
             "locked": None if self.locked is None else self.locked.to_dict(),
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
             "edge": [{"fold": fold, **choice.to_dict()} for fold, choice in choices if choice.edge],
-            "leaks": self.leaks.to_dict(),
+            "leaks": {"near_duplicates": self.leaks.to_dict()["near_duplicates"]},
             "not_converged": {
                 "count": len(self.unconverged),
                 "n_fits": self.n_fits,
                 "fits": [asdict(fit) for fit in self.unconverged],
             },
             "views": asdict(self.views),
+            "novelty": describe_novelty(self.novelty),
             "warnings": self.notes,
             "options": asdict(self.options),
             "seconds": self.seconds,
@@ -166,16 +176,12 @@ class LabelResult:
         if self.prescribed_folds:
             names = ", ".join(name for name, _ in self.whole.folds)
             text += f" The outer folds are those of the fold column ({names}), not of --cv."
-        if self.views != ViewUse():
-            fitted = "all views" if self.views.train == "all" else "the plain image"
-            scored = "the mean over its views" if self.views.score == "average" else "its plain image"
-            text += f" Heads are fitted on {fitted} of each sample; a sample is called by {scored}."
-        return text
+        return text + self.views.description
 
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = [*note_groups(self.groups), *self.leaks.notes, *note_looks(self.locked)]
+        notes = [*note_no_groups(self.groups), *self.leaks.notes, *note_locked(self.locked, "classifier")]
         if self.is_exclusive:
             notes.append(
                 "No sample has more than one label: if that is as it must be, --task classification is what you want, "
@@ -204,8 +210,8 @@ class LabelResult:
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": _digits(self.fitted_on)}
 
     def members(self) -> dict[str, Any]:
-        """Return what a bundle of labels has beside estimator, facts and weights: nothing."""
-        return {}
+        """Return what `featx.learn.bundle.save_bundle` takes beside estimator, facts and weights."""
+        return {"novelty": self.novelty}
 
     def iter_out_of_fold(self) -> Iterator[list[Any]]:
         """Yield the header ``key, group, fold, true, predicted, p_<label>...``, then a row for each prediction."""

@@ -23,8 +23,9 @@ from featx.learn.multilabel.metrics import (
     label_value,
     roc_area,
 )
+from featx.learn.paired import Comparison, compare_rows
 from featx.learn.score_intervals import cross_validated_intervals, fixed_intervals
-from featx.learn.scores import FoldPredictions, are_single, expected
+from featx.learn.scores import FoldPredictions, are_single, describe_expected
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def evaluate_label_folds(
         {name: _mean([one[name] for one in guesses]) for name in LABEL_SCORES},
         len(tested.folds) // n_repeats,
         n_repeats,
-        expected(parts, unit),
+        describe_expected(parts, unit),
     )
 
 
@@ -229,6 +230,28 @@ def evaluate_label_part(
     )
 
 
+def compare_label_rows(
+    names: tuple[str, str],
+    first: LabelRows,
+    second: LabelRows,
+    scoring: str,
+    *,
+    n_repeats: int | None,
+    random_state: int = 0,
+) -> Comparison:
+    """Compare two series of predictions for the same test parts; see `featx.learn.paired.compare_rows`."""
+    both = [first.values(), second.values()]
+    return compare_rows(
+        names,
+        scoring,
+        [[one[scoring] for one in own] for own in both],
+        [first, second],
+        n_repeats=n_repeats,
+        factor=label_inflation([*both[0], *both[1]])[scoring],
+        random_state=random_state,
+    )
+
+
 def label_inflation(by_fold: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """By how much the variance of a cross-validation is above that of as many independent predictions.
 
@@ -240,29 +263,39 @@ def label_inflation(by_fold: Sequence[Mapping[str, float | None]]) -> dict[str, 
     return dict.fromkeys(LABEL_SCORES, 2 - reached**2)
 
 
-def guess_labels(train: BoolArray, true: BoolArray) -> dict[str, float | None]:
-    """Score the best constant answer, for each score, on other samples.
+def constant_answer(name: str, train: BoolArray) -> tuple[BoolArray, FloatArray]:
+    """Return what guessing calls (n_labels,), the same for all samples, and its probabilities.
 
-    The probabilities are the labels' frequencies in the training part. What is called is the same for all samples: the
-    most frequent k labels for some k, or the most frequent set of labels, whichever scores best on the training part.
+    The probabilities are the labels' frequencies. What is called are the most frequent k labels for some k, or the most
+    frequent set of labels, whichever a score likes best on the training part.
 
     Parameters
     ----------
-    train, true : bool array (n_train, n_labels), (n_samples, n_labels)
+    name : str
+        One of `featx.learn.multilabel.metrics.LABEL_SCORES`.
+    train : bool array (n_train, n_labels)
     """
     frequencies = train.mean(axis=0)
     rank = np.argsort(np.argsort(-frequencies, kind="stable"))
     sets, counts = np.unique(train, axis=0, return_counts=True)
     answers = [*(rank < k for k in range(train.shape[1] + 1)), sets[np.argmax(counts)]]
+    best = max(answers, key=lambda answer: _of_constant(name, train, answer, frequencies) or 0.0)
+    return best, frequencies
 
-    def score(name: str, marks: BoolArray, answer: BoolArray) -> float | None:
-        called, probabilities = (np.tile(row, (len(marks), 1)) for row in (answer, frequencies))
-        return label_value(name, LabelPredictions(marks, called, probabilities))
 
-    def best(name: str) -> BoolArray:
-        return max(answers, key=lambda answer: score(name, train, answer) or 0.0)
+def guess_labels(train: BoolArray, true: BoolArray) -> dict[str, float | None]:
+    """Score the best constant answer, for each score, on other samples; see `constant_answer`.
 
-    return {name: score(name, true, best(name)) for name in LABEL_SCORES}
+    Parameters
+    ----------
+    train, true : bool array (n_train, n_labels), (n_samples, n_labels)
+    """
+    return {name: _of_constant(name, true, *constant_answer(name, train)) for name in LABEL_SCORES}
+
+
+def _of_constant(name: str, true: BoolArray, called: BoolArray, probabilities: FloatArray) -> float | None:
+    of_all = np.tile(called, (len(true), 1)), np.tile(probabilities, (len(true), 1))
+    return label_value(name, LabelPredictions(true, *of_all))
 
 
 def _per_label(names: Sequence[str], tested: LabelRows, n_repeats: int) -> list[LabelScores]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,8 @@ from featx.learn.multilabel.heads import (
     make_label_head,
 )
 from featx.learn.multilabel.metrics import LabelPredictions, label_value
-from featx.learn.search import Choice, Fitted, Job, Method, Space, Unconverged, counting
+from featx.learn.options import FitOptions
+from featx.learn.search import Choice, Fitted, Job, Space, Unconverged, counting
 from featx.learn.views import fitting_rows, scoring_rows
 
 FEWEST = 5
@@ -45,88 +45,122 @@ class LabelFit(Fitted):
     maps: LabelMaps
 
 
-def score_label_folds(
-    samples: Samples, candidates: Mapping[str, Sequence[float]], inner: InnerFolds, rules: Rules
-) -> dict[str, FoldScores]:
-    """Score heads at each C on each inner fold, labels being called where the decision value is positive."""
-    found = {}
-    for name, values in candidates.items():
-        scores, converged = [], []
-        for rows, decisions, ok in decide_inner_folds(samples, name, values, inner, rules):
-            said = [LabelPredictions(samples.y[rows], one > 0, one) for one in decisions]
-            scored = [label_value(rules.scoring, one) for one in said]
-            scores.append([np.nan if value is None else value for value in scored])
-            converged.append(ok)
-        found[name] = FoldScores(np.array(scores), np.array(converged))
-    return found
-
-
 @dataclass(frozen=True, eq=False)
-class Refitting:
-    """How a head on labels is fitted once it is chosen.
+class LabelJob(Job):
+    """One training part; what is learnt of its inner folds counts groups.
 
     Attributes
     ----------
-    names : list of str
+    groups : int array (n_rows,)
+        What is independent of what among its rows: groups, or samples.
+    """
+
+    groups: IntArray = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class LabelSpace(Space):
+    """What is chosen from, and by what; `scoring` is one of `featx.learn.multilabel.metrics.LABEL_SCORES`.
+
+    Attributes
+    ----------
+    names : tuple of str
         The labels.
-    groups : int array (n_samples,), or None
     calibration : str
         One of `featx.learn.multilabel.heads.MAPS`.
     thresholds : str
         One of `featx.learn.multilabel.heads.THRESHOLDS`.
-    maps : LabelMaps, optional
-        What is made of decision values; else it is learnt on the inner folds of the job.
     """
 
-    names: list[str]
-    groups: IntArray | None
+    names: tuple[str, ...] = ()
     calibration: str = "auto"
     thresholds: str = "f1"
-    maps: LabelMaps | None = None
+
+    @classmethod
+    def of(cls, options: FitOptions, names: Sequence[str]) -> LabelSpace:
+        """Return what options ask for."""
+        plain = {one.name: getattr(options.space, one.name) for one in fields(Space)}
+        return cls(**plain, names=tuple(names), calibration=options.calibration, thresholds=options.thresholds)
+
+    def n_columns(self, _: NDArray[Any]) -> int:
+        """How many columns of coefficients a head has."""
+        return len(self.names)
 
     @property
-    def method(self) -> Method:
-        """The same as part of `featx.learn.search.run_jobs`."""
-        return Method(score_label_folds, partial(_refit, self))
-
-
-def _refit(
-    how: Refitting, X: FloatArray, marks: NDArray[Any], job: Job, choice: Choice, space: Space
-) -> tuple[LabelFit, list[Unconverged]]:
-    """Learn maps and thresholds on the inner folds, fit the head on the job's rows, and predict its test rows."""
-    with threadpool_limits(1), counting() as warned:
-        maps, n_failed = how.maps, 0
-        if maps is None:
-            maps, n_failed = _learn_from_inner_folds(how, X, marks, job, choice, space)
-        rows, targets, n_views = fitting_rows(X, marks, job.rows, space.views)
-        head = make_label_head(
-            choice.head, choice.value / n_views, choice.scaling, how.names, maps, class_weight=space.class_weight
+    def when_undefined(self) -> str:
+        """What to do where the scoring is undefined."""
+        return (
+            "it needs samples with and without labels in a fold; choose by another --scoring, or with fewer --inner-cv"
         )
-        estimator = head.fit(rows, targets)
-        called, probabilities = np.empty((0, len(how.names)), dtype=np.bool_), np.empty((0, len(how.names)))
-        if len(job.test):
-            called, probabilities = estimator.call(*scoring_rows(X, job.test, space.views))
-    failure = Unconverged("refit", job.name, None, choice.head, choice.scaling, choice.value)
-    kept = estimator if job.keep else None
-    return LabelFit(choice, called, probabilities, kept, maps), [failure] * (len(warned) + n_failed)
+
+    def n_fits(self, job: Job) -> int:
+        """How many fits of all labels a job takes: the search, and each head on the inner folds again and on all."""
+        return self.n_candidates * len(job.inner) + len(self.heads) * (len(job.inner) + 1)
+
+    @property
+    def rules(self) -> Rules:
+        """How heads are fitted and scored inside a training part."""
+        return Rules(self.scoring, self.views, self.class_weight, self.random_state, self.device)
+
+    def score(
+        self, samples: Samples, candidates: Mapping[str, Sequence[float]], inner: InnerFolds
+    ) -> dict[str, FoldScores]:
+        """Score heads at each C on each inner fold, labels being called where the decision value is positive."""
+        found = {}
+        for name, values in candidates.items():
+            scores, converged = [], []
+            for rows, decisions, ok in decide_inner_folds(samples, name, values, inner, self.rules):
+                said = [LabelPredictions(samples.y[rows], one > 0, one) for one in decisions]
+                scored = [label_value(self.scoring, one) for one in said]
+                scores.append([np.nan if value is None else value for value in scored])
+                converged.append(ok)
+            found[name] = FoldScores(np.array(scores), np.array(converged))
+        return found
+
+    def refit(self, X: FloatArray, y: NDArray[Any], job: Job, choice: Choice) -> tuple[LabelFit, list[Unconverged]]:
+        """Learn maps and thresholds on the inner folds, fit the head on the job's rows, and predict its test rows."""
+        assert isinstance(job, LabelJob)
+        maps, n_failed = _learn_from_inner_folds(self, X, y, job, choice)
+        fitted, failures = self.refit_with(maps, X, y, job, choice)
+        return fitted, failures + [_unconverged(job, choice)] * n_failed
+
+    def refit_with(
+        self, maps: LabelMaps, X: FloatArray, y: NDArray[Any], job: Job, choice: Choice
+    ) -> tuple[LabelFit, list[Unconverged]]:
+        """Fit a chosen head with maps that are known already."""
+        rows, marks, n_views = fitting_rows(X, y, job.rows, self.views)
+        value = choice.value / n_views
+        head = make_label_head(choice.head, value, choice.scaling, self.names, maps, class_weight=self.class_weight)
+        called, probabilities = np.empty((0, len(self.names)), dtype=np.bool_), np.empty((0, len(self.names)))
+        with threadpool_limits(1), counting() as warned:
+            estimator = head.fit(rows, marks)
+            if len(job.test):
+                called, probabilities = estimator.call(*scoring_rows(X, job.test, self.views))
+        kept = estimator if job.keep else None
+        return LabelFit(choice, called, probabilities, kept, maps), [_unconverged(job, choice)] * len(warned)
+
+
+def _unconverged(job: Job, choice: Choice) -> Unconverged:
+    return Unconverged("refit", job.name, None, choice.head, choice.scaling, choice.value)
 
 
 def _learn_from_inner_folds(
-    how: Refitting, X: FloatArray, marks: BoolArray, job: Job, choice: Choice, space: Space
+    space: LabelSpace, X: FloatArray, marks: BoolArray, job: LabelJob, choice: Choice
 ) -> tuple[LabelMaps, int]:
-    samples = Samples.scaled(X[job.rows], marks[job.rows], choice.scaling)
+    """Return the maps, and how many of the fits behind them did not converge."""
     inner = [(np.searchsorted(job.rows, one), np.searchsorted(job.rows, other)) for one, other in job.inner]
-    rules = Rules(space.scoring, space.views, space.class_weight, space.random_state, space.device)
-    found = list(decide_inner_folds(samples, choice.head, [choice.value], inner, rules))
-    rows = np.concatenate([rows for rows, _, _ in found])
-    maps = learn_maps(
-        np.concatenate([decisions[0] for _, decisions, _ in found]),
-        samples.y[rows],
-        np.repeat(np.arange(len(found)), [len(rows) for rows, _, _ in found]),
-        job.rows[rows] if how.groups is None else how.groups[job.rows[rows]],
-        method="sigmoid" if choice.head == "svm" else how.calibration,
-        thresholds=how.thresholds,
-    )
+    with threadpool_limits(1):
+        samples = Samples.scaled(X[job.rows], marks[job.rows], choice.scaling)
+        found = list(decide_inner_folds(samples, choice.head, [choice.value], inner, space.rules))
+        rows = np.concatenate([rows for rows, _, _ in found])
+        maps = learn_maps(
+            np.concatenate([decisions[0] for _, decisions, _ in found]),
+            samples.y[rows],
+            np.repeat(np.arange(len(found)), [len(rows) for rows, _, _ in found]),
+            job.groups[rows],
+            method="sigmoid" if choice.head == "svm" else space.calibration,
+            thresholds=space.thresholds,
+        )
     return maps, sum(not converged.all() for _, _, converged in found)
 
 

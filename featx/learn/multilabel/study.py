@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from featx.learn.multilabel.labels import (
     find_small_labels,
     read_labels,
 )
+from featx.learn.multilabel.searching import LabelJob, LabelSpace
 from featx.learn.options import FitOptions
 from featx.learn.search import Job
 from featx.learn.splits import Fold
@@ -69,9 +70,19 @@ class LabelStudy(Study):
         table = table.without(small)
         return cls(plain.entries, plain.groups, plain.near, plain.plan, options, table, left_out, not_seen)
 
+    @property
+    def space(self) -> LabelSpace:
+        """What is chosen from."""
+        return LabelSpace.of(self.options, self.table.names)
+
     def refit_job(self, rows: IntArray, name: str) -> Job:
         """Make a job without a choice."""
-        return Job(name, [], rows, np.zeros(len(rows), dtype=np.int64), NOTHING, keep=True)
+        groups = rows if self.groups.ids is None else self.groups.ids[rows]
+        return LabelJob(name, [], rows, np.zeros(len(rows), dtype=np.int64), NOTHING, keep=True, groups=groups)
+
+    def _job(self, name: str, rows: IntArray, test: IntArray) -> Job:
+        plain = super()._job(name, rows, test)
+        return replace(self.refit_job(rows, name), inner=plain.inner, test=test, keep=False)
 
     def _check_training(self, rows: IntArray) -> None:
         check_labels(self.table.take(rows), None, n_splits=1, what="training")
