@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featx.errors import BundleError, LabelsError, SpecMismatchError, UsageError
 from featx.learn.bundle import Bundle, load_bundle
@@ -18,12 +20,16 @@ from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.held_out import draw_held_out
 from featx.learn.intervals import wilson_interval
 from featx.learn.lock_reports import MOST_PAIRS, LockReport, LookReport, describe_near
+from featx.learn.multilabel.scores import LabelEvaluation
 from featx.learn.near_duplicates import check_clusters, check_distance, find_near_duplicates
-from featx.learn.scores import evaluate_fixed
+from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.learn.splits import check_whole_groups
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL
 from featx.store.file import FeatureFile
 from featx.store.locked import LockedSet, Look
 from featx.store.relock import change_locked
+
+IntArray = NDArray[np.int64]
 
 DEFAULT_FRACTION = 0.2
 _EXPECTED_ACCURACY = 0.9  # for which the width of the interval to come is foretold
@@ -144,7 +150,7 @@ def open_locked(
     Raises
     ------
     UsageError
-        If nothing is locked.
+        If nothing is locked, or the bundle is of a task that cannot be scored so.
     BundleError
         If the bundle cannot be loaded, or its head was fitted on locked samples.
     SpecMismatchError
@@ -155,6 +161,8 @@ def open_locked(
         If the file cannot be read; if the look cannot be written down, there is none.
     """
     loaded = load_bundle(bundle)
+    if loaded.task not in _SCORES:
+        raise UsageError(f"featx lock --open does not score bundles of --task {loaded.task}")
     needed = loaded.needed_spec
     with FeatureFile.open(path) as file:
         digest, locked = file.digest, file.locked()
@@ -175,17 +183,8 @@ def open_locked(
     near_rule, pairs = _near_across(rest, labelled)
 
     X = labelled.X if labelled.X.ndim == 2 else labelled.X[:, : needed.n_views].reshape(-1, needed.n_features)
-    predicted, probabilities = loaded.classify(X)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)
-    evaluation = evaluate_fixed(
-        labelled.y,
-        predicted,
-        probabilities,
-        loaded.classes,
-        groups=groups.ids,
-        y_train=rest.y[np.isin(rest.y, loaded.classes)],
-        positive=loaded.positive,
-    )
+    evaluation = _SCORES[loaded.task](loaded, labelled.y, X, groups.ids, rest.y)
     look = Look(
         date=_written(now),
         bundle=Path(bundle).name,
@@ -209,6 +208,37 @@ def open_locked(
         n_near_duplicates=len(pairs),
         near_rule=near_rule,
     )
+
+
+def _score_classes(
+    bundle: Bundle, y: NDArray[np.str_], X: NDArray[Any], groups: IntArray | None, rest: NDArray[np.str_]
+) -> Evaluation:
+    predicted, probabilities = bundle.classify(X)
+    return evaluate_fixed(
+        y,
+        predicted,
+        probabilities,
+        bundle.classes,
+        groups=groups,
+        y_train=rest[np.isin(rest, bundle.classes)],
+        positive=bundle.positive,
+    )
+
+
+def _score_labels(
+    bundle: Bundle, y: NDArray[np.str_], X: NDArray[Any], groups: IntArray | None, rest: NDArray[np.str_]
+) -> LabelEvaluation:
+    from featx.learn.multilabel.predictions import evaluate_texts
+
+    called, probabilities = bundle.pipeline.call(X.astype(np.float64), bundle.needed_spec.n_views)
+    return evaluate_texts(bundle, y.tolist(), called, probabilities, groups=groups, train=rest.tolist())
+
+
+_SCORES: dict[str, Callable[..., Evaluation | LabelEvaluation]] = {
+    CLASSIFICATION: _score_classes,
+    MULTILABEL: _score_labels,
+}
+"""What scores locked samples, by task."""
 
 
 def _counted(now_locked: LockedSet | None, locked: LockedSet, look: Look) -> LockedSet:

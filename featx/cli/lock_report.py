@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli import output, report
+from featx.cli import label_report, output, report
 
 if TYPE_CHECKING:
     from featx.learn.lock_reports import LockReport, LookReport
 
 MOST_CLASSES = 20
+_OF_LABELS = "average_precision_macro"  # the score of a look with a classifier of labels
 
 
 def print_lock(done: LockReport) -> None:
@@ -45,6 +46,8 @@ def print_lock(done: LockReport) -> None:
 
 def print_look(look: LookReport) -> None:
     """Print the scores of a look, and which look it was."""
+    from featx.learn.multilabel.scores import LabelEvaluation
+
     for note in look.notes:
         output.say_warning(note)
     output.print_text(look.sentence)
@@ -54,7 +57,10 @@ def print_look(look: LookReport) -> None:
         f"\n{look.look.bundle} on {output.count(look.look.n_samples, 'locked sample')}"
         + (f", groups: {look.groups}" if look.groups else "")
     )
-    report.print_evaluation(look.evaluation)
+    if isinstance(look.evaluation, LabelEvaluation):
+        label_report.print_evaluation(look.evaluation)
+    else:
+        report.print_evaluation(look.evaluation)
 
 
 def print_locked(locked: dict[str, Any]) -> None:
@@ -67,11 +73,13 @@ def print_locked(locked: dict[str, Any]) -> None:
 
 
 def _print_looks(looks: list[dict[str, Any]]) -> None:
+    scores = {"balanced_accuracy": "balanced accuracy", _OF_LABELS: "mean precision"}
+    shown = [name for name in scores if name != _OF_LABELS or any(name in one["scores"] for one in looks)]
     output.print_table(
-        ["look", "date", "classifier", "sha256", "samples", "balanced accuracy"],
+        ["look", "date", "classifier", "sha256", "samples", *(scores[name] for name in shown)],
         [
             (number, one["date"], one["bundle"], one["bundle_sha256"][:8], one["n_samples"],
-             one["scores"].get("balanced_accuracy"))
+             *(one["scores"].get(name) for name in shown))
             for number, one in enumerate(looks, 1)
         ],
         indent=4,

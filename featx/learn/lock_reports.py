@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featx.learn.intervals import Interval
+from featx.learn.multilabel.scores import LabelEvaluation
 from featx.learn.scores import Evaluation
 from featx.store.locked import Look
 
@@ -79,7 +80,7 @@ class LookReport:
         Which look it is, from 1.
     earlier : list of Look
         The ones before.
-    evaluation : Evaluation
+    evaluation : Evaluation or LabelEvaluation
         Scores of the classifier on the locked samples with a label.
     n_failed, n_unlabelled : int
         Locked samples that could not be scored: without features; without a label.
@@ -93,7 +94,7 @@ class LookReport:
     look: Look
     number: int
     earlier: list[Look]
-    evaluation: Evaluation
+    evaluation: Evaluation | LabelEvaluation
     n_failed: int
     n_unlabelled: int
     groups: str
@@ -132,10 +133,7 @@ class LookReport:
             )
         if self.n_near_duplicates:
             notes.append(describe_near(self.n_near_duplicates, self.near_duplicates, self.near_rule))
-        if self.evaluation.unseen:
-            notes.append(
-                f"Classes that the head has never seen, counted as wrong: {', '.join(self.evaluation.unseen)}."
-            )
+        notes += self.evaluation.notes
         if self.n_failed:
             notes.append(f"Locked samples that failed in extraction and could not be scored: {self.n_failed}.")
         if self.n_unlabelled:

@@ -251,9 +251,7 @@ class FitResult:
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
         notes = [*note_no_groups(self.groups), *self.leaks.notes, *note_locked(self.locked, "classifier")]
-        evaluation = self.whole.evaluation
-        if evaluation.unseen:
-            notes.append(f"Classes that the head has never seen, counted as wrong: {', '.join(evaluation.unseen)}.")
+        notes += self.whole.evaluation.notes
         notes += note_left_out(self.n_missing, self.unlabelled)
         if self.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())

@@ -134,6 +134,13 @@ class Evaluation:
     n_repeats: int = 1
     estimand: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear."""
+        if not self.unseen:
+            return []
+        return [f"Classes that the head has never seen, counted as wrong: {', '.join(self.unseen)}."]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and None, for JSON."""
         return asdict(self)

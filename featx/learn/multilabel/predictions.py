@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +44,6 @@ class LabelAnswers(Answers):
         Of failed samples none is.
     probabilities : float64 array (n_samples, n_labels)
         NaN where the sample failed.
-    unknown : list of str
-        Labels of the source that the head does not know.
     unlike : bool array (n_samples,), or None
         What is unlike the training set; None where that is not known.
     distance : float64 array (n_samples,), or None
@@ -65,7 +64,6 @@ class LabelAnswers(Answers):
     syntax: LabelSyntax
     called: BoolArray = field(repr=False)
     probabilities: FloatArray = field(repr=False)
-    unknown: list[str]
     unlike: BoolArray | None = field(default=None, repr=False)
     distance: FloatArray | None = field(default=None, repr=False)
     strangers: Strangers | None = None
@@ -75,13 +73,8 @@ class LabelAnswers(Answers):
     @property
     def notes(self) -> list[str]:
         """What the user must hear."""
-        notes = super().notes
-        if self.unknown:
-            notes.append(
-                f"Labels that the head does not know, left out of the scores: {', '.join(self.unknown[:10])}"
-                f"{' ...' if len(self.unknown) > 10 else ''}. (It divides labels at {self.syntax.separator!r}.)"
-            )
-        return notes + ([] if self.strangers is None else self.strangers.notes)
+        strangers = [] if self.strangers is None else self.strangers.notes
+        return [*super().notes, *([] if self.evaluation is None else self.evaluation.notes), *strangers]
 
     def counts(self) -> dict[str, int]:
         """Count the samples for which each label is called, and last those for which none is."""
@@ -144,7 +137,6 @@ class LabelAnswers(Answers):
             "failures_by_reason": self.failures_by_reason,
             "n_seen": sum(self.seen),
             "n_locked": self.n_locked,
-            "unknown_labels": self.unknown,
             "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
             "unlike": None if self.strangers is None else asdict(self.strangers),
@@ -184,33 +176,60 @@ class LabelWitness:
 
     def conclude(self, told: Told) -> LabelAnswers:
         """Sum up."""
-        syntax = syntax_of(self._bundle)
-        marks, unknown = mark_known(told.labels, self._bundle.classes, syntax)
         unlike, strangers = self._door.conclude(told.good, told.good & ~told.seen)
-        evaluation = self._evaluate(told, told.known, marks)
+        evaluation = self._evaluate(told, told.known)
         return LabelAnswers(
             classes=self._bundle.classes,
-            syntax=syntax,
+            syntax=syntax_of(self._bundle),
             called=self._called,
             probabilities=self._probabilities,
-            unknown=unknown,
             unlike=unlike,
             distance=None if unlike is None else self._door.distance,
             strangers=strangers,
             evaluation=evaluation,
-            evaluation_new=self._evaluate(told, told.new, marks) if told.seen.any() else evaluation,
+            evaluation_new=self._evaluate(told, told.new) if told.seen.any() else evaluation,
             **told.columns(),
         )
 
-    def _evaluate(self, told: Told, rows: BoolArray, marks: BoolArray) -> LabelEvaluation | None:
+    def _evaluate(self, told: Told, rows: BoolArray) -> LabelEvaluation | None:
         if not rows.any():
             return None
-        return evaluate_label_part(
-            LabelTable(self._bundle.classes, marks[rows]),
-            self._called[rows],
-            self._probabilities[rows],
-            groups=told.groups_of(rows),
+        texts = np.array(told.labels, dtype=object)[rows].tolist()
+        return evaluate_texts(
+            self._bundle, texts, self._called[rows], self._probabilities[rows], groups=told.groups_of(rows)
         )
+
+
+def evaluate_texts(
+    bundle: Bundle,
+    texts: Sequence[str],
+    called: BoolArray,
+    probabilities: FloatArray,
+    *,
+    groups: IntArray | None = None,
+    train: Sequence[str] | None = None,
+) -> LabelEvaluation:
+    """Account for what a bundle says of samples whose labels are written as those of its training table.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    texts : sequence of str (n_samples,)
+    called, probabilities : bool and float64 array (n_samples, n_labels)
+    groups : int array (n_samples,), optional
+    train : sequence of str, optional
+        Labels of other samples, for the baseline.
+    """
+    syntax = syntax_of(bundle)
+    marks, unknown = mark_known(texts, bundle.classes, syntax)
+    return evaluate_label_part(
+        LabelTable(bundle.classes, marks),
+        called,
+        probabilities,
+        groups=groups,
+        train=None if train is None else mark_known(train, bundle.classes, syntax)[0],
+        unknown=unknown,
+    )
 
 
 def syntax_of(bundle: Bundle) -> LabelSyntax:

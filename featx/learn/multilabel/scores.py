@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ from featx.learn.multilabel.metrics import (
 from featx.learn.paired import Comparison, compare_rows
 from featx.learn.score_intervals import cross_validated_intervals, fixed_intervals
 from featx.learn.scores import FoldPredictions, are_single, describe_expected
+
+MOST_UNKNOWN = 10
+"""Labels that a head does not know which are named."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class LabelEvaluation:
         Samples scored, and how often each.
     estimand : str
         What the scores estimate, and the intervals are of, in words.
+    unknown : list of str
+        Labels of the scored samples that the head does not know.
     """
 
     scores: dict[str, Interval]
@@ -78,6 +83,16 @@ class LabelEvaluation:
     n_samples: int
     n_repeats: int = 1
     estimand: str = ""
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user must hear."""
+        if not self.unknown:
+            return []
+        more = f" and {len(self.unknown) - MOST_UNKNOWN} more" if len(self.unknown) > MOST_UNKNOWN else ""
+        listed = ", ".join(self.unknown[:MOST_UNKNOWN])
+        return [f"Labels that the head does not know, left out of the scores: {listed}{more}."]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and None, for JSON."""
@@ -203,6 +218,7 @@ def evaluate_label_part(
     groups: IntArray | None = None,
     train: BoolArray | None = None,
     unit: str = "samples",
+    unknown: Sequence[str] = (),
 ) -> LabelEvaluation:
     """Account for one fixed part that the head has not seen.
 
@@ -216,6 +232,8 @@ def evaluate_label_part(
         Labels of the training part, for the baseline.
     unit : str
         What a sample is, for the words of the intervals.
+    unknown : sequence of str
+        Labels of the samples that the head does not know.
     """
     units, n_units = resampling_units(groups, len(table))
     predictions = LabelPredictions(table.marks, called, probabilities)
@@ -227,6 +245,7 @@ def evaluate_label_part(
         None if train is None else guess_labels(train, table.marks),
         len(table),
         estimand=f"the score of this one classifier on new {unit} like these",
+        unknown=list(unknown),
     )
 
 
