@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from featx.learn.multilabel.result import LabelResult
     from featx.learn.multilabel.scores import LabelEvaluation
 
+LONGEST_LABEL = 28  # letters in a table
 GUESSING = (
-    "the same for every image. Probabilities are the labels' frequencies in the training part; called are "
-    "the most frequent k labels, or the most frequent set, whichever scores best there"
+    "a random order for precision and area; for the others the same labels for every image, the most frequent ones or "
+    "the most frequent set of the training part, whichever scores best there"
 )
 
 
@@ -72,16 +73,16 @@ def print_evaluation(
         output.print_text(f"  what they estimate: {evaluation.estimand}")
     click.echo()
     rows: list[tuple[Any, ...]] = [
-        (short(one.name, 30), one.support, one.frequency, one.average_precision, one.roc_auc)
+        (short(one.name, LONGEST_LABEL), one.support, one.average_precision, one.chance, one.roc_auc)
         + (one.precision, one.recall, one.f1)
         + (() if thresholds is None else (thresholds[one.name],))
         for one in evaluation.per_label[:MOST_CLASSES]
     ]
-    header = ["label", "images", "share", "avg. precision", "ROC AUC", "precision", "recall", "F1"]
+    header = ["label", "images", "AP", "chance", "ROC AUC", "precision", "recall", "F1"]
     output.print_table([*header, *([] if thresholds is None else ["threshold"])], rows)
     if len(evaluation.per_label) > len(rows):
         click.echo(f"  ... and {len(evaluation.per_label) - len(rows):,} more labels (--json has all)")
-    click.echo("  share: of the images with the label, which is the average precision of guessing")
+    click.echo("  AP: average precision; chance: that of a random order")
     if thresholds is not None:
         output.print_text(
             "  threshold: of the saved classifier, which calls a label from this probability on; each fold's own, "

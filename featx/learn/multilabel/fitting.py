@@ -21,6 +21,7 @@ from featx.learn.multilabel.scores import (
     constant_answer,
     evaluate_label_folds,
     evaluate_label_part,
+    guess_labels,
     label_rows,
 )
 from featx.learn.multilabel.searching import LabelFit
@@ -157,26 +158,41 @@ class _Accounts:
         first, second = contest.runner_up()
         if second is not None:
             names = (str(first), str(second))
-            runner_up = self._beside(names, *(self._tested(contest.fitted(each)) for each in (first, second)))
+            one, two = (self._tested(contest.fitted(each)) for each in (first, second))
+            runner_up = self._beside(names, one, two)
             simpler = contest.simpler(first, second)
         if other := contest.next_file():
-            both = (self._tested(contest.best(contest.of_files([name]))) for name in (first.file, other))
-            next_file = self._beside((first.file, other), *both)
+            one, two = (self._tested(contest.best(contest.of_files([name]))) for name in (first.file, other))
+            next_file = self._beside((first.file, other), one, two)
             simpler_file = contest.simpler(Candidate(first.file, ""), Candidate(other, ""))
-        best = contest.best()
-        guessing = self._beside(("the whole procedure", "guessing"), self._tested(best), self._guessed(best))
+        guessing = self._beside_guessing(self._tested(contest.best()))
         return Comparisons(runner_up, next_file, guessing, simpler, simpler_file, guess="the same for every image")
 
-    def _beside(self, names: tuple[str, str], one: LabelRows, two: LabelRows) -> Comparison:
+    def _beside(
+        self, names: tuple[str, str], one: LabelRows, two: LabelRows, expected: Sequence[float | None] | None = None
+    ) -> Comparison:
         options = self.study.options
         return compare_label_rows(
             names,
             one,
             two,
             options.scoring,
+            expected=expected,
             n_repeats=None if self._is_fixed else options.repeats,
             random_state=options.random_state,
         )
+
+    def _beside_guessing(self, rows: LabelRows) -> Comparison:
+        plan, marks, scoring = self.study.plan, self.study.table.marks, self.study.options.scoring
+        trained = [plan.train] if self._is_fixed else [plan.choose[fold.train] for fold in self.folds]
+        guesses = [constant_answer(scoring, marks[train]) for train in trained]
+        called, probabilities = (np.array(each)[rows.folds] for each in zip(*guesses, strict=True))
+        guessed = replace(rows, predictions=LabelPredictions(rows.predictions.true, called, probabilities))
+        expected = [
+            guess_labels(marks[train], rows.predictions.true[tested])[scoring]
+            for train, tested in zip(trained, rows.parts(), strict=True)
+        ]
+        return self._beside(("the whole procedure", "guessing"), rows, guessed, expected)
 
     def _tested(self, fitted: Sequence[Fitted]) -> LabelRows:
         """Lay out the predictions that are reported."""
@@ -187,15 +203,6 @@ class _Accounts:
         whole = Fold(0, 0, NOTHING, np.arange(len(rows)), plan.scheme)
         part = FoldPredictions(whole, fitted[-1].predicted, fitted[-1].probabilities)
         return label_rows(marks[rows], [part], self.study.ids(rows))
-
-    def _guessed(self, fitted: Sequence[Fitted]) -> LabelRows:
-        """Lay out what guessing says of the same samples."""
-        plan, marks, scoring = self.study.plan, self.study.table.marks, self.study.options.scoring
-        trained = [plan.choose[fold.train] for fold in self.folds] if not self._is_fixed else [plan.train]
-        rows = self._tested(fitted)
-        guesses = [constant_answer(scoring, marks[train]) for train in trained]
-        called, probabilities = (np.array(each)[rows.folds] for each in zip(*guesses, strict=True))
-        return replace(rows, predictions=LabelPredictions(rows.predictions.true, called, probabilities))
 
     def novelty(self, chosen: Entry) -> Novelty:
         """Keep what tells images unlike those of the saved head."""

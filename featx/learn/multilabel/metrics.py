@@ -120,6 +120,20 @@ def average_precision(true: BoolArray, scores: FloatArray) -> float:
     return float(np.mean((among / above)[true]))
 
 
+def chance_precision(true: BoolArray) -> float:
+    """Return the expected average precision of a random order: above the share of the label, the more so with few rows.
+
+    Bestgen, Exact expected average precision of the random baseline for system evaluation, Prague Bulletin of
+    Mathematical Linguistics 103, 2015. NaN where no row has the label.
+    """
+    n, n_with = len(true), int(true.sum())
+    if not n_with:
+        return float("nan")
+    others = (n_with - 1) / max(n - 1, 1)
+    harmonic = float(np.sum(1 / np.arange(1, n + 1)))
+    return others + (1 - others) * harmonic / n
+
+
 def _at_least(true: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Count for each sample those that score as high or higher: all, and those with the label."""
     every, own = np.sort(scores), np.sort(scores[true])

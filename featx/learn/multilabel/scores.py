@@ -17,6 +17,7 @@ from featx.learn.multilabel.metrics import (
     IntArray,
     LabelPredictions,
     average_precision,
+    chance_precision,
     f1,
     label_influence,
     label_mistakes,
@@ -41,9 +42,11 @@ class LabelScores:
     support : int
         Samples that have it.
     frequency : float
-        Their share, which is the average precision of guessing.
+        Their share.
     average_precision, roc_auc : float or None
         Mean over the folds, or of the fixed part.
+    chance : float or None
+        The average precision of a random order, which has the mean over the folds, too.
     precision, recall, f1 : float or None
         Of the calls of all folds together.
     """
@@ -53,6 +56,7 @@ class LabelScores:
     frequency: float
     average_precision: float | None
     roc_auc: float | None
+    chance: float | None
     precision: float | None
     recall: float | None
     f1: float | None
@@ -255,15 +259,20 @@ def compare_label_rows(
     second: LabelRows,
     scoring: str,
     *,
+    expected: Sequence[float | None] | None = None,
     n_repeats: int | None,
     random_state: int = 0,
 ) -> Comparison:
-    """Compare two series of predictions for the same test parts; see `featx.learn.paired.compare_rows`."""
+    """Compare two series of predictions for the same test parts; see `featx.learn.paired.compare_rows`.
+
+    `expected` is what the second scores in each fold, where that is not the score of its predictions.
+    """
     both = [first.values(), second.values()]
+    one, two = ([fold[scoring] for fold in own] for own in both)
     return compare_rows(
         names,
         scoring,
-        [[one[scoring] for one in own] for own in both],
+        [one, two if expected is None else expected],
         [first, second],
         n_repeats=n_repeats,
         factor=label_inflation([*both[0], *both[1]])[scoring],
@@ -305,11 +314,15 @@ def constant_answer(name: str, train: BoolArray) -> tuple[BoolArray, FloatArray]
 def guess_labels(train: BoolArray, true: BoolArray) -> dict[str, float | None]:
     """Score the best constant answer, for each score, on other samples; see `constant_answer`.
 
+    For the average precision it is a random order: with few samples the expected one is above the label's share, which
+    is what ties would have.
+
     Parameters
     ----------
     train, true : bool array (n_train, n_labels), (n_samples, n_labels)
     """
-    return {name: _of_constant(name, true, *constant_answer(name, train)) for name in LABEL_SCORES}
+    scores = {name: _of_constant(name, true, *constant_answer(name, train)) for name in LABEL_SCORES}
+    return {**scores, "average_precision_macro": _mean([chance_precision(own) for own in true.T])}
 
 
 def _of_constant(name: str, true: BoolArray, called: BoolArray, probabilities: FloatArray) -> float | None:
@@ -330,6 +343,7 @@ def _per_label(names: Sequence[str], tested: LabelRows, n_repeats: int) -> list[
                 there / len(true),
                 _mean([average_precision(fold.true[:, k], fold.scores[:, k]) for fold in folds]),
                 _mean([roc_area(fold.true[:, k], fold.scores[:, k]) for fold in folds]),
+                _mean([chance_precision(fold.true[:, k]) for fold in folds]),
                 right / n_called if n_called else None,
                 right / there if there else None,
                 f1(true, called) if there + n_called else None,
