@@ -85,8 +85,8 @@ def test_copies_in_one_group_make_intervals_no_narrower():
 
 
 def test_the_kind_of_a_unit_is_its_rarest_label():
-    table, called, scores = said()
-    rows = label_rows(table.marks, folded()[1], np.arange(60) // 2)
+    table, parts = folded()
+    rows = label_rows(table.marks, parts, np.arange(60) // 2)
     assert set(rows.strata()) <= {0, 1, 2, 3}
     own = LabelRows(rows.predictions, rows.folds, rows.units, rows.n_units)
     rarest = int(np.argmin(rows.predictions.true.sum(axis=0)))
@@ -98,8 +98,8 @@ def test_the_kind_of_a_unit_is_its_rarest_label():
 def test_chance_is_the_mean_precision_of_random_orders():
     rng = np.random.default_rng(0)
     own = np.arange(12) < 4
-    drawn = np.mean([average_precision(own, rng.random(12)) for _ in range(20_000)])
-    assert chance_precision(own) == pytest.approx(drawn, abs=0.005)
+    drawn = np.mean([average_precision(own, rng.random(12)) for _ in range(5_000)])
+    assert chance_precision(own) == pytest.approx(drawn, abs=0.01)
     assert chance_precision(np.ones(5, dtype=bool)) == pytest.approx(1)
     assert np.isnan(chance_precision(np.zeros(5, dtype=bool)))
 
