@@ -49,18 +49,14 @@ def test_scores_are_those_of_the_out_of_fold_predictions():
     folds = {}
     for row in result.out_of_fold:
         folds.setdefault(row.fold, []).append(row)
-    values = [
-        (
-            metrics.average_precision_score(marks_of([row.true for row in rows]), [row.probabilities for row in rows]),
-            metrics.f1_score(
-                marks_of([row.true for row in rows]), marks_of([row.predicted for row in rows]), average="micro"
-            ),
-        )
-        for rows in folds.values()
-    ]
+    precision, f1 = [], []
+    for rows in folds.values():
+        true, called = (marks_of([getattr(row, name) for row in rows]) for name in ("true", "predicted"))
+        precision.append(metrics.average_precision_score(true, [row.probabilities for row in rows]))
+        f1.append(metrics.f1_score(true, called, average="micro"))
     scores = result.whole.evaluation.scores
-    assert scores["average_precision_macro"].folds == pytest.approx([one for one, _ in values])
-    assert scores["f1_micro"].folds == pytest.approx([one for _, one in values])
+    assert scores["average_precision_macro"].folds == pytest.approx(precision)
+    assert scores["f1_micro"].folds == pytest.approx(f1)
     header, *rows = result.iter_out_of_fold()
     assert header == ["key", "group", "fold", "true", "predicted", "p_fox", "p_snow", "p_tree"]
     assert sorted(row[0] for row in rows) == sorted(labelled().keys)
@@ -81,11 +77,12 @@ def test_the_labels_of_a_fold_have_no_part_in_what_is_said_of_it(head):
 
 
 def test_labels_that_mean_nothing_score_as_a_random_order():
-    found = [fit_features(labelled(signal=0, seed=seed), options()).whole.evaluation for seed in range(4)]
-    differences = [
-        one.scores["average_precision_macro"].mean - one.baseline["average_precision_macro"] for one in found
-    ]
-    assert abs(np.mean(differences)) < 0.08
+    differences = []
+    for seed in range(3):
+        found = fit_features(labelled(90, signal=0, seed=seed), options()).whole.evaluation
+        differences.append(found.scores["roc_auc_macro"].mean - 0.5)
+        differences.append(found.scores["average_precision_macro"].mean - found.baseline["average_precision_macro"])
+    assert abs(np.mean(differences)) < 0.06
 
 
 def test_the_result_does_not_depend_on_processes_and_can_be_resumed(tmp_path):

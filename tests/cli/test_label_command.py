@@ -51,7 +51,7 @@ def test_fit_predict_and_lock_open_tell_one_story(featx, chests, tmp_path):
     assert told.code == 0, told.err
     assert "No Finding" in told.out
     assert narrow(told.out, tmp_path)
-    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert list(rows[0]) == ["key", "status", "predicted", "p_Effusion", "p_Mass", "unlike"]
     assert {row["predicted"] for row in rows} <= {"Effusion", "Mass", "Effusion|Mass", "No Finding"}
     to_stdout = featx("predict", bundle, chests)

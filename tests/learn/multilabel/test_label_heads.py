@@ -146,7 +146,7 @@ def test_a_threshold_makes_f1_as_large_as_any_does():
         own = rng.random(40) < 0.4
         p = np.round(expit(rng.normal(size=40) + own), 1)
         best = max(f1_score(own, p >= t) for t in np.unique(p))
-        assert f1_score(own, p >= choose_threshold(p, own, np.arange(60))) == pytest.approx(best)
+        assert f1_score(own, p >= choose_threshold(p, own, np.arange(40))) == pytest.approx(best)
 
 
 def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
