@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,18 @@ from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.held_out import draw_held_out
 from featx.learn.intervals import wilson_interval
 from featx.learn.lock_reports import MOST_PAIRS, LockReport, LookReport, describe_near
-from featx.learn.multilabel.scores import LabelEvaluation
 from featx.learn.near_duplicates import check_clusters, check_distance, find_near_duplicates
+from featx.learn.numbers import parse_numbers, strata_of
 from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.learn.splits import check_whole_groups
-from featx.learn.tasks import CLASSIFICATION, MULTILABEL
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 from featx.store.file import FeatureFile
 from featx.store.locked import LockedSet, Look
 from featx.store.relock import change_locked
 
-IntArray = NDArray[np.int64]
+if TYPE_CHECKING:
+    from featx.learn.multilabel.scores import LabelEvaluation
+    from featx.learn.regression.scores import NumberEvaluation
 
 DEFAULT_FRACTION = 0.2
 _EXPECTED_ACCURACY = 0.9  # for which the width of the interval to come is foretold
@@ -86,7 +88,8 @@ def lock(
 ) -> LockReport:
     """Lock a part of a feature file: from then on no label of it is used for choosing or fitting.
 
-    Whole groups are locked (given ones, joined by identical bytes), and about the same share of each class. The lock is
+    Whole groups are locked (given ones, joined by identical bytes), and about the same share of each class, or of each
+    range of labels that are numbers. The lock is
     part of the file. It stays when the file is brought up to date or made anew; a new image that shares a group or its
     bytes with a locked one is locked too, others are open.
 
@@ -117,6 +120,7 @@ def lock(
         )
     features = load_features(path, allow_missing=True)
     labelled = features.take(features.y != "")
+    labelled = replace(labelled, y=strata_of(labelled.y))
     near = find_near_duplicates(labelled.X, distance=options.near_duplicate_distance)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)
     if options.group_near_duplicates and len(near):
@@ -150,7 +154,7 @@ def open_locked(
     Raises
     ------
     UsageError
-        If nothing is locked, or the bundle is of a task that cannot be scored so.
+        If nothing is locked.
     BundleError
         If the bundle cannot be loaded, or its head was fitted on locked samples.
     SpecMismatchError
@@ -161,8 +165,6 @@ def open_locked(
         If the file cannot be read; if the look cannot be written down, there is none.
     """
     loaded = load_bundle(bundle)
-    if loaded.task not in _SCORES:
-        raise UsageError(f"featx lock --open does not score bundles of --task {loaded.task}")
     needed = loaded.needed_spec
     with FeatureFile.open(path) as file:
         digest, locked = file.digest, file.locked()
@@ -184,7 +186,7 @@ def open_locked(
 
     X = labelled.X if labelled.X.ndim == 2 else labelled.X[:, : needed.n_views].reshape(-1, needed.n_features)
     groups = resolve_groups(labelled.groups, labelled.sha256, labelled.group_source, keys=labelled.keys)
-    evaluation = _SCORES[loaded.task](loaded, labelled.y, X, groups.ids, rest.y)
+    evaluation = _EVALUATIONS[loaded.task](loaded, X, labelled, groups, rest)
     look = Look(
         date=_written(now),
         bundle=Path(bundle).name,
@@ -210,35 +212,49 @@ def open_locked(
     )
 
 
-def _score_classes(
-    bundle: Bundle, y: NDArray[np.str_], X: NDArray[Any], groups: IntArray | None, rest: NDArray[np.str_]
+def _evaluate_classes(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
 ) -> Evaluation:
     predicted, probabilities = bundle.classify(X)
     return evaluate_fixed(
-        y,
+        labelled.y,
         predicted,
         probabilities,
         bundle.classes,
-        groups=groups,
-        y_train=rest[np.isin(rest, bundle.classes)],
+        groups=groups.ids,
+        y_train=rest.y[np.isin(rest.y, bundle.classes)],
         positive=bundle.positive,
     )
 
 
-def _score_labels(
-    bundle: Bundle, y: NDArray[np.str_], X: NDArray[Any], groups: IntArray | None, rest: NDArray[np.str_]
+def _evaluate_labels(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
 ) -> LabelEvaluation:
     from featx.learn.multilabel.predictions import evaluate_texts
 
-    called, probabilities = bundle.pipeline.call(X.astype(np.float64), bundle.needed_spec.n_views)
-    return evaluate_texts(bundle, y.tolist(), called, probabilities, groups=groups, train=rest.tolist())
+    called, probabilities = bundle.pipeline.call(X.astype(np.float64), len(X) // len(labelled))
+    return evaluate_texts(
+        bundle, labelled.y.tolist(), called, probabilities, groups=groups.ids, train=rest.y.tolist() or None
+    )
 
 
-_SCORES: dict[str, Callable[..., Evaluation | LabelEvaluation]] = {
-    CLASSIFICATION: _score_classes,
-    MULTILABEL: _score_labels,
+def _evaluate_numbers(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
+) -> NumberEvaluation:
+    from featx.learn.regression.scores import evaluate_fixed as evaluate
+    from featx.learn.regression.search import predict_numbers
+
+    y = parse_numbers(labelled.y, labelled.keys)
+    predicted = predict_numbers(bundle.pipeline, np.asarray(X, dtype=np.float64), len(X) // len(y))
+    return evaluate(y, predicted, groups.ids, y_train=parse_numbers(rest.y, rest.keys) if len(rest) else None)
+
+
+_EVALUATIONS: dict[str, Callable[..., Evaluation | LabelEvaluation | NumberEvaluation]] = {
+    CLASSIFICATION: _evaluate_classes,
+    MULTILABEL: _evaluate_labels,
+    REGRESSION: _evaluate_numbers,
 }
-"""What scores locked samples, by task."""
+"""What scores the locked part, by task."""
 
 
 def _counted(now_locked: LockedSet | None, locked: LockedSet, look: Look) -> LockedSet:

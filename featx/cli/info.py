@@ -10,6 +10,7 @@ import click
 
 from featx.cli import lock_report, options, output
 from featx.errors import BundleError
+from featx.learn.tasks import CLASSIFICATION, REGRESSION
 from featx.spec import FOREIGN
 
 MOST_NAMES = 20  # of a table of counts; the rest is counted
@@ -134,11 +135,19 @@ def _settings(chosen: dict[str, Any]) -> list[str]:
     return [chosen["head"], chosen["scaling"], *own]
 
 
-def _show_facts(path: str, facts: dict[str, Any]) -> None:
-    chosen, classes = facts["chosen"], facts["classes"]
+def _labels(facts: dict[str, Any]) -> str:
+    if facts.get("task", CLASSIFICATION) == REGRESSION:
+        spread = facts["labels"]
+        return f"regression: numbers, from {spread['lowest']:g} to {spread['highest']:g} where it was scored"
+    classes = facts["classes"]
     named = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
+    return f"{output.count(len(classes), 'class')}: {output.printable(named)}"
+
+
+def _show_facts(path: str, facts: dict[str, Any]) -> None:
+    chosen = facts["chosen"]
     click.echo(path)
-    output.print_text(f"  {output.count(len(classes), 'class')}: {output.printable(named)}")
+    output.print_text(f"  {_labels(facts)}")
     click.echo(
         f"  {', '.join(_settings(chosen))}, fitted on "
         f"{output.count(facts['n_fitted'], 'sample')} of {facts['n_samples']:,}"
@@ -149,7 +158,7 @@ def _show_facts(path: str, facts: dict[str, Any]) -> None:
     for warning in facts["warnings"]:
         output.print_text(f"  {warning}")
     if facts["spec"]["weights"] == FOREIGN:
-        output.print_text("  for features that were made elsewhere: it classifies feature files, and no images")
+        output.print_text("  for features that were made elsewhere: it is for feature files, and not for images")
     click.echo("\nfeatures made by")
     output.print_table(["field", "value"], list(_fields(facts["spec"])))
     for library, version in facts["versions"].items():

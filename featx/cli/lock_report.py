@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli import label_report, output, report
+from featx.cli import label_report, output, regression_report, report
 
 if TYPE_CHECKING:
     from featx.learn.lock_reports import LockReport, LookReport
 
 MOST_CLASSES = 20
-_OF_LABELS = "average_precision_macro"  # the score of a look with a classifier of labels
 
 
 def print_lock(done: LockReport) -> None:
@@ -46,8 +45,6 @@ def print_lock(done: LockReport) -> None:
 
 def print_look(look: LookReport) -> None:
     """Print the scores of a look, and which look it was."""
-    from featx.learn.multilabel.scores import LabelEvaluation
-
     for note in look.notes:
         output.say_warning(note)
     output.print_text(look.sentence)
@@ -57,10 +54,15 @@ def print_look(look: LookReport) -> None:
         f"\n{look.look.bundle} on {output.count(look.look.n_samples, 'locked sample')}"
         + (f", groups: {look.groups}" if look.groups else "")
     )
-    if isinstance(look.evaluation, LabelEvaluation):
+    from featx.learn.multilabel.scores import LabelEvaluation
+    from featx.learn.scores import Evaluation
+
+    if isinstance(look.evaluation, Evaluation):
+        report.print_evaluation(look.evaluation)
+    elif isinstance(look.evaluation, LabelEvaluation):
         label_report.print_evaluation(look.evaluation)
     else:
-        report.print_evaluation(look.evaluation)
+        regression_report.print_evaluation(look.evaluation)
 
 
 def print_locked(locked: dict[str, Any]) -> None:
@@ -73,14 +75,17 @@ def print_locked(locked: dict[str, Any]) -> None:
 
 
 def _print_looks(looks: list[dict[str, Any]]) -> None:
-    scores = {"balanced_accuracy": "balanced accuracy", _OF_LABELS: "mean precision"}
-    shown = [name for name in scores if name != _OF_LABELS or any(name in one["scores"] for one in looks)]
     output.print_table(
-        ["look", "date", "classifier", "sha256", "samples", *(scores[name] for name in shown)],
+        ["look", "date", "bundle", "sha256", "samples", "score", "value"],
         [
             (number, one["date"], one["bundle"], one["bundle_sha256"][:8], one["n_samples"],
-             *(one["scores"].get(name) for name in shown))
+             *_main_score(one["scores"]))
             for number, one in enumerate(looks, 1)
         ],
         indent=4,
     )  # fmt: skip
+
+
+def _main_score(scores: dict[str, float | None]) -> tuple[str, float | None]:
+    name = next((name for name in ("balanced_accuracy", "average_precision_macro", "mae") if name in scores), "")
+    return name, scores.get(name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featx.learn.intervals import Interval
 from featx.learn.multilabel.scores import LabelEvaluation
 from featx.learn.scores import Evaluation
 from featx.store.locked import Look
+
+if TYPE_CHECKING:
+    from featx.learn.regression.scores import NumberEvaluation
 
 MOST_PAIRS = 3
 """Near-duplicates that are named."""
@@ -30,7 +33,7 @@ class LockReport:
     n_others : int
         Locked samples without a label or a row, which share a group with the others.
     classes : dict of str to (int, int)
-        Locked and open samples of each class.
+        Locked and open samples of each class, or range of numbers.
     looks : int
         Looks that came along with ``like``.
     accuracy : Interval
@@ -80,8 +83,8 @@ class LookReport:
         Which look it is, from 1.
     earlier : list of Look
         The ones before.
-    evaluation : Evaluation or LabelEvaluation
-        Scores of the classifier on the locked samples with a label.
+    evaluation : Evaluation, LabelEvaluation or NumberEvaluation
+        Scores of the classifier, or regression, on the locked samples with a label.
     n_failed, n_unlabelled : int
         Locked samples that could not be scored: without features; without a label.
     groups : str
@@ -94,7 +97,7 @@ class LookReport:
     look: Look
     number: int
     earlier: list[Look]
-    evaluation: Evaluation | LabelEvaluation
+    evaluation: Evaluation | LabelEvaluation | NumberEvaluation
     n_failed: int
     n_unlabelled: int
     groups: str
@@ -133,7 +136,8 @@ class LookReport:
             )
         if self.n_near_duplicates:
             notes.append(describe_near(self.n_near_duplicates, self.near_duplicates, self.near_rule))
-        notes += self.evaluation.notes
+        if isinstance(self.evaluation, Evaluation | LabelEvaluation):
+            notes += self.evaluation.notes
         if self.n_failed:
             notes.append(f"Locked samples that failed in extraction and could not be scored: {self.n_failed}.")
         if self.n_unlabelled:

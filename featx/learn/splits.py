@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featx.errors import LabelsError, UsageError
+from featx.learn.numbers import look_like_numbers
 
 IntArray = NDArray[np.int64]
 
@@ -164,6 +165,11 @@ def check_classes(
     if len(classes) - len(small) >= 2:
         offers.append(f"--min-per-class {enough} (leaves out {len(small)} of {len(classes)} classes)")
     way_out = f"try {' or '.join(offers)}" if offers else f"give each class at least {enough} {unit}"
+    if look_like_numbers(np.asarray(y)):
+        way_out = (
+            f"Nearly all labels are numbers, {len(classes)} different ones: if they are to be predicted as numbers, "
+            f"use --task regression. Else {way_out}"
+        )
     raise LabelsError(f"too few {unit} for {needs} in {what}: {listed}{more}; at least {enough} needed. {way_out}")
 
 

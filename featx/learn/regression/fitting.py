@@ -12,6 +12,7 @@ from featx.learn.contest import Candidate, Contest, Entry, enter
 from featx.learn.dataset import Features
 from featx.learn.leaks import Leaks, find_splits, name_pairs
 from featx.learn.novelty import Novelty, fit_novelty
+from featx.learn.numbers import FloatArray
 from featx.learn.options import FitOptions
 from featx.learn.paired import Comparison, Comparisons
 from featx.learn.regression.intervals import NumberIntervals
@@ -19,7 +20,6 @@ from featx.learn.regression.metrics import Tested
 from featx.learn.regression.result import NumberOutOfFold, RegressionResult
 from featx.learn.regression.scores import NumberEvaluation, compare, evaluate_fixed, evaluate_folds, of_fixed, of_folds
 from featx.learn.regression.study import NumberStudy
-from featx.learn.regression.targets import FloatArray
 from featx.learn.result import HeadResult
 from featx.learn.scores import FoldPredictions
 from featx.learn.search import Fitted, Outcome, Progress, run_jobs

@@ -132,7 +132,7 @@ HEADS = {
         ),
         NumberHead(
             "svr",
-            "support vector regression with a Gaussian kernel, on numbers scaled to deviation 1",
+            "support vector regression with a Gaussian kernel, on scaled numbers",
             STRENGTHS,
             lambda C, _: _svr(C),
             _search_svr,
@@ -140,7 +140,7 @@ HEADS = {
         ),
         NumberHead(
             "knn",
-            "mean of the nearest neighbours by cosine distance, weighted by its inverse",
+            "nearest neighbours by cosine distance, weighted by its inverse",
             NEIGHBOURS,
             lambda n_neighbors, _: KNeighborsRegressor(
                 int(n_neighbors), metric="cosine", weights="distance", algorithm="brute"

@@ -114,6 +114,12 @@ class Tested:
         return Tested(self.true, guess, self.level, self.middle, self.folds, self.units)
 
 
+def of_new(true: FloatArray, predicted: FloatArray, units: IntArray | None = None) -> Tested:
+    """Lay out predictions (n,) of one head whose training part is not known; each sample is a unit without `units`."""
+    nothing, own = np.zeros(len(true)), np.arange(len(true))
+    return Tested(true, predicted, nothing, nothing, own * 0, own if units is None else units)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A score, the scale on which its error is nearly normal, and its influence values on that scale.

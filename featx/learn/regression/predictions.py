@@ -14,9 +14,9 @@ from featx.learn.answers import Answers, BoolArray, IntArray, Told
 from featx.learn.bundle import Bundle
 from featx.learn.intervals import Interval, proportion_interval
 from featx.learn.judgement import Caution, Doorkeeper, Strangers
+from featx.learn.numbers import FloatArray, parse_number
 from featx.learn.regression.scores import NumberEvaluation, evaluate_fixed
 from featx.learn.regression.search import predict_numbers
-from featx.learn.regression.targets import FloatArray, parse_number
 from featx.store.records import OK
 
 

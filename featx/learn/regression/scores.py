@@ -16,6 +16,8 @@ from featx.learn.scores import FoldPredictions, describe_expected
 
 SHARED = 2.0
 """By which the variance of independent predictions is multiplied in a cross-validation; see `_interval`."""
+FEWEST_DEGREES = 4.0
+"""Of freedom that a variance has at least: the quantile of t grows beyond all use below (2.8 here, 12.7 at one)."""
 COMPARED = "neg_mean_absolute_error"
 """The score of which differences are tested."""
 
@@ -187,7 +189,8 @@ def _ends(metric: Metric, value: float, tested: Tested, *, inflation: float) -> 
     `featx.learn.score_intervals.inflation`, and the size of errors depends on the training part however much is
     learnt, so that the allowance does not fade with the score. The quantile is that of t. A few large errors may carry
     most of the variance, which is then known as badly as if there were only them: the degrees of freedom are the number
-    of units that would carry it if all carried the same, ``(sum of b^2)^2 / sum of b^4``, less one.
+    of units that would carry it if all carried the same, ``(sum of b^2)^2 / sum of b^4``, less one, and
+    `FEWEST_DEGREES` at least.
     """
     from scipy.special import stdtrit
 
@@ -198,7 +201,8 @@ def _ends(metric: Metric, value: float, tested: Tested, *, inflation: float) -> 
     squares = np.bincount(tested.units, weights=influences, minlength=tested.n_units) ** 2
     if squares.sum() == 0:
         return None
-    degrees = max(min(tested.n_units, float(squares.sum() ** 2 / np.sum(squares**2))) - 1, 1.0)
+    carrying = float(squares.sum() ** 2 / np.sum(squares**2))
+    degrees = min(max(carrying - 1, FEWEST_DEGREES), tested.n_units - 1)
     variance = inflation * float(squares.sum()) * tested.n_units / (tested.n_units - 1)
     half = float(stdtrit(degrees, (1 + LEVEL) / 2)) * variance**0.5
     ends = sorted((float(metric.back(centre - half)), float(metric.back(centre + half))))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.learn.numbers import FloatArray, parse_numbers
+from featx.learn.regression.folds import FoldPlan, IntArray, check_numbers, make_folds
 from featx.learn.regression.heads import order_of
 from featx.learn.regression.search import NumberSpace
-from featx.learn.regression.targets import FloatArray, FoldPlan, IntArray, check_numbers, make_folds, parse_numbers
 from featx.learn.search import Job
 from featx.learn.splits import Fold
 from featx.learn.study import NOTHING, Study
