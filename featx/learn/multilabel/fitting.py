@@ -166,7 +166,7 @@ class _Accounts:
             next_file = self._beside((first.file, other), one, two)
             simpler_file = contest.simpler(Candidate(first.file, ""), Candidate(other, ""))
         guessing = self._beside_guessing(self._tested(contest.best()))
-        return Comparisons(runner_up, next_file, guessing, simpler, simpler_file, guess="the same for every image")
+        return Comparisons(runner_up, next_file, guessing, simpler, simpler_file, guess="without a look at the image")
 
     def _beside(
         self, names: tuple[str, str], one: LabelRows, two: LabelRows, expected: Sequence[float | None] | None = None
