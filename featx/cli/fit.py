@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featx.cli import label_report, options, output, regression_report, report
-from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Task
 
 REPORTS: dict[str, Callable[[Any], None]] = {
     CLASSIFICATION: report.print_fit,
@@ -19,10 +19,11 @@ REPORTS: dict[str, Callable[[Any], None]] = {
 """What prints the account of a fit, by task."""
 
 
-def _usual(name: str) -> str:
-    """Say the default of an option that each task has its own of."""
-    words = {getattr(task, name)[0] if name == "heads" else getattr(task, name): task.name for task in TASKS.values()}
-    return "[default: " + "; ".join(f"{value} ({task})" for value, task in words.items()) + "]"
+def _usual(of: Callable[[Task], str]) -> str:
+    """Say the default of an option that a task may have its own of."""
+    usual = of(TASKS[CLASSIFICATION])
+    others = [f"for {task.name} {of(task)}" for task in TASKS.values() if of(task) != usual]
+    return f"  [default: {'; '.join([usual, *others])}]"
 
 
 @click.command("fit")
@@ -32,8 +33,8 @@ def _usual(name: str) -> str:
     help="; ".join(f"{task.name}: {task.summary}" for task in TASKS.values()) + ".")  # fmt: skip
 @click.option(
     "--head", "heads", multiple=True, metavar="NAME",
-    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete.  "
-    + _usual("heads"),
+    help="logreg, svm, lda, ... or package.module:factory (see: featx heads). Repeat it to let them compete."
+    + _usual(lambda task: ", ".join(task.heads)),
 )  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Outer folds.")
 @click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of each choice.")
@@ -46,7 +47,7 @@ def _usual(name: str) -> str:
 @click.option("--class-weight", type=click.Choice(["balanced"]),
     help="Every class counts the same, however many images it has.")  # fmt: skip
 @click.option(
-    "--scoring", default="", metavar="NAME", help="What the choice maximises.  " + _usual("scoring")
+    "--scoring", default="", metavar="NAME", help="What the choice maximises." + _usual(lambda task: task.scoring)
 )  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
     help="Whether train, val and test of the file are kept apart.")  # fmt: skip

@@ -40,19 +40,9 @@ def narrow(text, folder):
 
 
 def test_the_report_fits_and_says_scores_guess_and_what_the_choice_is_worth(featx, features, tmp_path):
-    outcome = featx(
-        "fit",
-        features,
-        *QUICK,
-        "--head",
-        "ridge",
-        "--head",
-        "knn",
-        "-o",
-        tmp_path / "a.featx",
-        "--oof",
-        tmp_path / "oof.csv",
-    )
+    oof = tmp_path / "oof.csv"
+    heads = ["--head", "ridge", "--head", "knn"]
+    outcome = featx("fit", features, *QUICK, *heads, "-o", tmp_path / "a.featx", "--oof", oof)
     assert outcome.code == 0, outcome.err
     text = " ".join(outcome.out.split())
     for words in (

@@ -64,6 +64,8 @@ class LinearLabels(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes
     ----------
+    classes_ : int array (n_labels,)
+        Places of the labels.
     coef_ : float64 array (n_labels, n_features)
     intercept_ : float64 array (n_labels,)
     gradient_ : float
@@ -90,10 +92,11 @@ class LinearLabels(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> LinearLabels:
         """Fit on features (n_samples, n_features) and which labels they have (n_samples, n_labels), 0 or 1."""
-        rows, values = validate_data(self, X, y, dtype=np.float64, multi_output=True)
+        rows, values = validate_data(self, X, y, dtype=np.float64, multi_output=True, ensure_min_samples=2)
         marks = _as_marks(values)
         weights = np.broadcast_to(class_weights(marks, self.class_weight), marks.shape).T
         found = fit_linear(rows, marks, weights, loss=self.loss, C=self.C, tol=self.tol, max_iter=self.max_iter)
+        self.classes_ = np.arange(marks.shape[1])
         self.coef_, self.intercept_ = found.coef, found.intercept
         self.gradient_, self.n_iter_ = found.gradient, found.n_iter
         return self

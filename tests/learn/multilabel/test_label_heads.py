@@ -8,6 +8,7 @@ from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 from featx.learn.inner_folds import Rules, Samples
@@ -23,6 +24,20 @@ from featx.learn.multilabel.searching import HALF, choose_threshold, learn_maps
 from featx.learn.path import fit_path
 from featx.learn.views import ViewUse
 
+OF_ONE_LABEL_COLUMN = dict.fromkeys(
+    (
+        "check_class_weight_classifiers",
+        "check_classifier_data_not_an_array",
+        "check_classifier_not_supporting_multiclass",
+        "check_classifiers_classes",
+        "check_classifiers_one_label",
+        "check_classifiers_regression_target",
+        "check_classifiers_train",
+        "check_estimators_dtypes",
+        "check_fit2d_1feature",
+    ),
+    "labels are a matrix of 0 and 1; the check gives classes or numbers in one column",
+)
 RULES = Rules("average_precision_macro")
 
 
@@ -30,6 +45,11 @@ RULES = Rules("average_precision_macro")
 def _one_thread():
     with threadpool_limits(1):  # what is tiny is slower with more
         yield
+
+
+@parametrize_with_checks([LinearLabels(tol=1e-12)], expected_failed_checks=lambda _: OF_ONE_LABEL_COLUMN)
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
 
 
 def samples(n=40, d=6, n_labels=3, seed=0):

@@ -12,6 +12,7 @@ from featx.fit import FitOptions, fit_features, save, save_out_of_fold
 from featx.learn.bundle import load_bundle
 from featx.learn.dataset import Features
 from featx.learn.regression.folds import FoldPlan, make_folds
+from featx.learn.search_ledger import SearchLedger
 from featx.spec import FeatureSpec, Preprocess
 
 QUICK = FitOptions(task="regression", cv=4, inner_cv=3, scalings=("raw",), C_grid=(0.1, 10, 3), n_jobs=1)
@@ -159,6 +160,15 @@ def test_views_of_a_sample_change_nothing_when_they_are_copies():
         assert [row.predicted for row in twice.out_of_fold] == pytest.approx(
             [row.predicted for row in once.out_of_fold]
         )
+
+
+def test_an_interrupted_search_is_taken_up_again(result, tmp_path):
+    options = replace(QUICK, heads=("knn", "ridge", "svr"))
+    first = fit_features(features(), options, ledger=SearchLedger(tmp_path / "a.search", resume=False))
+    ledger = SearchLedger(tmp_path / "a.search", resume=True)
+    again = fit_features(features(), options, ledger=ledger)
+    assert ledger.n_found == 5  # four outer folds and the final choice
+    assert again.whole == first.whole == result.whole
 
 
 @pytest.mark.slow
