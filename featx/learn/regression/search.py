@@ -37,6 +37,11 @@ class NumberChoice(Choice):
         """The head's place in the order in which ties are broken."""
         return order_of(self.head)
 
+    @property
+    def rank(self) -> tuple[float, int, int, int]:
+        """Sorts the better choice first; scores in the unit of the labels are tied by their first twelve digits."""
+        return (float(f"{-self.score:.12g}"), *super().rank[1:])
+
 
 @dataclass(frozen=True)
 class NumberSpace(Space):

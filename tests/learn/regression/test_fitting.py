@@ -180,6 +180,16 @@ def test_the_same_whatever_the_number_of_processes(result, monkeypatch):
     assert again.out_of_fold == result.out_of_fold
 
 
+def test_the_unit_of_the_labels_decides_nothing():
+    data = features()
+    tiny = replace(data, y=np.array([repr(1e-15 * float(label)) for label in data.y]))
+    one, two = (fit_features(each, replace(QUICK, heads=("ridge", "knn"))) for each in (data, tiny))
+    assert [choice.setting for _, choice in one.whole.folds] == [choice.setting for _, choice in two.whole.folds]
+    scores = one.whole.evaluation.scores, two.whole.evaluation.scores
+    assert scores[0]["r2"].low == pytest.approx(scores[1]["r2"].low)
+    assert 1e-15 * scores[0]["mae"].high == pytest.approx(scores[1]["mae"].high, rel=1e-6, abs=0)
+
+
 def test_unlabelled_samples_are_left_out_and_counted():
     data = features()
     y = data.y.copy()
