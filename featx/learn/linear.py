@@ -189,9 +189,11 @@ def search_svm(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored
 
 
 def decide(
-    parts: TrainingParts, values: Sequence[float], loss: str, tol: float = SEARCH_TOL
+    parts: TrainingParts, values: Sequence[float], loss: str, *, exact: bool = False
 ) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
     """Fit at each C on each part; yield the decision values of its scored rows, and which fits have converged.
+
+    `exact` fits are as near to the optimum as those of a head that is used (`TOL`), others as a search needs it.
 
     Yields
     ------
@@ -204,7 +206,7 @@ def decide(
         np.array(values),
         parts.weights(),
         loss=loss,
-        tol=tol,
+        tol=TOL if exact else SEARCH_TOL,
         max_iter=MAX_ITER,
     )
     for part, rows in enumerate(parts.scored):

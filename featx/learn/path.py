@@ -129,7 +129,7 @@ def fit_path(
         if together > 1:
             function = np.arange(n_functions)[None]
         losses = _make_loss(loss, targets, function[:, 0], X)
-        of_rows = _like(X, weights[part[:, 0], function[:, 0]].T)
+        of_rows = _like(X, np.ascontiguousarray(weights[part[:, 0], function[:, 0]].T))
         W = _like(X, np.zeros((X.shape[1] + 1, together, len(part))))
         for place in np.argsort(grid):  # each from the optimum at the C before
             problem = _Problem(rows, losses, of_rows, float(grid[place]), penalise_intercept=loss == "squared_hinge")
@@ -179,7 +179,8 @@ def _make_loss(name: str, targets: BoolArray, functions: IntArray, X: Array) -> 
     xp = _namespace(X)
     if name == "multinomial" and targets.shape[1] > 1:
         return Multinomial(xp, _like(X, targets.astype(np.float64)[:, :, None]))
-    own = _like(X, targets[:, None, functions].astype(np.float64))
+    # Picked columns lie in memory the other way round; all that is computed from them would, too.
+    own = _like(X, np.ascontiguousarray(targets[:, functions])[:, None].astype(np.float64))
     return SquaredHinge(xp, 2.0 * own - 1.0) if name == "squared_hinge" else Logistic(xp, own)
 
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featx.errors import UnknownNameError
 from featx.learn.heads import make_scaler
 from featx.learn.inner_folds import OWN_SCALING, Rules, Samples, lay_out
-from featx.learn.linear import SEARCH_TOL, TOL, decide, fit_linear, with_ramp
+from featx.learn.linear import TOL, decide, fit_linear, with_ramp
 from featx.learn.path import MAX_ITER
 from featx.learn.training import class_weights
 
@@ -278,7 +278,7 @@ def decide_inner_folds(
     together = samples.scaling not in OWN_SCALING
     for folds in [inner] if together else [[fold] for fold in inner]:
         parts = lay_out(samples, samples.y, folds, rules).of(isometric=True)
-        found = decide(parts, list(grid / n_fitted), loss, TOL if once else SEARCH_TOL)
+        found = decide(parts, list(grid / n_fitted), loss, exact=once)
         for (_, rows), (decisions, converged) in zip(folds, found, strict=True):
             kept = slice(-1, None) if once else slice(None)
             yield rows, mean_over_rows(decisions[kept], n_decided), converged[kept]
