@@ -25,13 +25,14 @@ from featx.learn.scores import Evaluation, check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
-from featx.learn.tasks import CLASSIFICATION, REGRESSION
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 from featx.learn.threshold import check_two_classes
 from featx.learn.trust_account import folds_for_sets
 from featx.learn.views import ViewUse
 from featx.store.file import FeatureFile
 
 if TYPE_CHECKING:
+    from featx.learn.multilabel.result import LabelResult
     from featx.learn.regression.result import RegressionResult
 
 __all__ = ["FitOptions", "FitResult", "fit", "fit_features", "save", "save_cv_results", "save_out_of_fold"]
@@ -47,7 +48,7 @@ def fit(
     ledger: SearchLedger | None = None,
     target: str | None = None,
     looking: Progress | None = None,
-) -> FitResult | RegressionResult:
+) -> FitResult | LabelResult | RegressionResult:
     """Train and cross-validate a head on the features in a file, or on those of the best of several.
 
     Parameters
@@ -123,7 +124,7 @@ def fit_features(
     ledger: SearchLedger | None = None,
     target: str | None = None,
     looking: Progress | None = None,
-) -> FitResult | RegressionResult:
+) -> FitResult | LabelResult | RegressionResult:
     """Train and cross-validate a head on features that are already in memory, several by name; see `fit`."""
     return _FITS[options.task](features, options, progress=progress, ledger=ledger, target=target, looking=looking)
 
@@ -132,6 +133,12 @@ def _fit_numbers(*arguments: Any, **options: Any) -> RegressionResult:
     from featx.learn.regression.fitting import fit_numbers
 
     return fit_numbers(*arguments, **options)
+
+
+def _fit_labels(*arguments: Any, **options: Any) -> LabelResult:
+    from featx.learn.multilabel.fitting import fit_labels
+
+    return fit_labels(*arguments, **options)
 
 
 def fit_classes(
@@ -247,8 +254,9 @@ def fit_classes(
     )
 
 
-_FITS: dict[str, Callable[..., FitResult | RegressionResult]] = {
+_FITS: dict[str, Callable[..., FitResult | LabelResult | RegressionResult]] = {
     CLASSIFICATION: fit_classes,
+    MULTILABEL: _fit_labels,
     REGRESSION: _fit_numbers,
 }
 """What fits, by task."""

@@ -24,12 +24,13 @@ from featx.learn.near_duplicates import check_clusters, check_distance, find_nea
 from featx.learn.numbers import parse_numbers, strata_of
 from featx.learn.scores import Evaluation, evaluate_fixed
 from featx.learn.splits import check_whole_groups
-from featx.learn.tasks import CLASSIFICATION, REGRESSION
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 from featx.store.file import FeatureFile
 from featx.store.locked import LockedSet, Look
 from featx.store.relock import change_locked
 
 if TYPE_CHECKING:
+    from featx.learn.multilabel.scores import LabelEvaluation
     from featx.learn.regression.scores import NumberEvaluation
 
 DEFAULT_FRACTION = 0.2
@@ -227,6 +228,17 @@ def _evaluate_classes(
     )
 
 
+def _evaluate_labels(
+    bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
+) -> LabelEvaluation:
+    from featx.learn.multilabel.predictions import evaluate_texts
+
+    called, probabilities = bundle.pipeline.call(X.astype(np.float64), len(X) // len(labelled))
+    return evaluate_texts(
+        bundle, labelled.y.tolist(), called, probabilities, groups=groups.ids, train=rest.y.tolist() or None
+    )
+
+
 def _evaluate_numbers(
     bundle: Bundle, X: NDArray[np.float32], labelled: Features, groups: GroupIds, rest: Features
 ) -> NumberEvaluation:
@@ -238,8 +250,9 @@ def _evaluate_numbers(
     return evaluate(y, predicted, groups.ids, y_train=parse_numbers(rest.y, rest.keys) if len(rest) else None)
 
 
-_EVALUATIONS: dict[str, Callable[..., Evaluation | NumberEvaluation]] = {
+_EVALUATIONS: dict[str, Callable[..., Evaluation | LabelEvaluation | NumberEvaluation]] = {
     CLASSIFICATION: _evaluate_classes,
+    MULTILABEL: _evaluate_labels,
     REGRESSION: _evaluate_numbers,
 }
 """What scores the locked part, by task."""

@@ -16,7 +16,7 @@ from featx.learn.answers import FORMATS, Answers, Told
 from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.judgement import Caution, Judge, Judgement
 from featx.learn.scores import Evaluation, evaluate_fixed
-from featx.learn.tasks import CLASSIFICATION, REGRESSION, find_task
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, find_task
 from featx.learn.threshold import Threshold
 from featx.manifest import source as sources
 from featx.manifest.record import Manifest
@@ -27,6 +27,7 @@ from featx.store.records import OK, FeatureBatch, LedgerEntry
 from featx.vision.engine import EngineOptions, Job, Notify, iter_batches
 
 if TYPE_CHECKING:
+    from featx.learn.multilabel.predictions import LabelAnswers
     from featx.learn.regression.predictions import NumberPredictions
 
 __all__ = ["FORMATS", "Predictions", "predict"]
@@ -160,7 +161,7 @@ def predict(
     progress: Progress | None = None,
     on_download: Callable[[str, int, int | None], None] | None = None,
     notify: Notify | None = None,
-) -> Predictions | NumberPredictions:
+) -> Predictions | LabelAnswers | NumberPredictions:
     """Ask a saved head about images, their features made as those were that it was fitted on.
 
     Parameters
@@ -224,7 +225,7 @@ def predict(
 
 def _predict_file(
     bundle: Bundle, path: str | os.PathLike[str], caution: Caution, progress: Progress | None
-) -> Predictions | NumberPredictions:
+) -> Predictions | LabelAnswers | NumberPredictions:
     needed = bundle.needed_spec
     with FeatureFile.open(path) as file:
         # More views than needed do no harm: those that count come first, one row after the other.
@@ -280,7 +281,7 @@ class Witness(Protocol):
     def see(self, places: NDArray[np.int64], X: NDArray[Any]) -> None:
         """Take the features (n * n_views, n_features) of the samples at some places."""
 
-    def conclude(self, told: Told) -> Predictions | NumberPredictions:
+    def conclude(self, told: Told) -> Predictions | LabelAnswers | NumberPredictions:
         """Sum up."""
 
 
@@ -335,6 +336,12 @@ class _ClassWitness:
         )
 
 
+def _label_witness(bundle: Bundle, caution: Caution, n_samples: int) -> Witness:
+    from featx.learn.multilabel.predictions import LabelWitness
+
+    return LabelWitness(bundle, caution, n_samples)
+
+
 def _number_witness(bundle: Bundle, caution: Caution, n_samples: int) -> Witness:
     from featx.learn.regression.predictions import NumberWitness
 
@@ -343,6 +350,7 @@ def _number_witness(bundle: Bundle, caution: Caution, n_samples: int) -> Witness
 
 _WITNESSES: dict[str, Callable[[Bundle, Caution, int], Witness]] = {
     CLASSIFICATION: _ClassWitness,
+    MULTILABEL: _label_witness,
     REGRESSION: _number_witness,
 }
 """What says something of samples, by task."""
@@ -362,7 +370,7 @@ def _predict(
     progress: Progress | None,
     *,
     locked_keys: frozenset[str] = frozenset(),
-) -> Predictions | NumberPredictions:
+) -> Predictions | LabelAnswers | NumberPredictions:
     entries: list[LedgerEntry] = []
     for batch in batches:
         places = len(entries) + np.flatnonzero([entry.status == OK for entry in batch.entries])

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from featx.cli import options, output, regression_report, report
+from featx.cli import label_report, options, output, regression_report, report
 from featx.cli.auto import auto_options, fit_auto, take_auto
-from featx.learn.tasks import CLASSIFICATION, REGRESSION, TASKS, Task
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Task
 
 REPORTS: dict[str, Callable[[Any], None]] = {
     CLASSIFICATION: report.print_fit,
+    MULTILABEL: label_report.print_fit,
     REGRESSION: regression_report.print_fit,
 }
 """What prints the account of a fit, by task."""
@@ -63,6 +64,12 @@ def _usual(of: Callable[[Task], str]) -> str:
     help="Of two classes, call the positive one from a probability on: balanced_accuracy or f1 (the best out of "
     "fold), sensitivity=0.95, specificity=0.95, a number, or none: the head decides.")  # fmt: skip
 @click.option("--min-per-class", type=click.IntRange(min=1), metavar="N", help="Leave out classes with fewer samples.")
+@click.option("--label-separator", default=";", show_default=True, metavar="TEXT",
+    help="multilabel: what stands between the labels of an image, as in fox;snow.")  # fmt: skip
+@click.option("--none-label", default="none", show_default=True, metavar="WORD",
+    help="multilabel: the word for an image without any label; an empty text is one not looked at.")  # fmt: skip
+@click.option("--thresholds", type=click.Choice(["f1", "half"]), default="f1", show_default=True,
+    help="multilabel: call a label where its F1 is largest, or where it is more probable than not.")  # fmt: skip
 @click.option("--allow-missing", is_flag=True,
     help="Go on although some images failed and have no row; of several files, on those that all have.")  # fmt: skip
 @click.option("--by-group", is_flag=True, help="Also score groups (patients) by their mean probability.")
@@ -109,6 +116,7 @@ def command(
       featx fit cache/scans.h5 --head logreg --head svm --repeats 4 --positive tumour --oof oof.csv
       featx fit cache/scans.h5 -o scans.featx --positive tumour --threshold sensitivity=0.95
       featx fit cache/scans-resnet50.h5 cache/scans-vit_b_16.h5 -o scans.featx
+      featx fit cache/chests.h5 --task multilabel --label-separator '|' --none-label 'No Finding'
       featx fit cache/wrists.h5 --task regression -o age.featx    labels are numbers
       featx fit photos/ --auto -o photos.featx
       featx fit scans.csv --auto --auto-backbone resnet18 --auto-backbone vit_b_16 --group-column patient

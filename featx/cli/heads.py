@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from featx.cli import options, output
-from featx.learn.tasks import REGRESSION
+from featx.learn.tasks import MULTILABEL, REGRESSION
 
 
 @click.command("heads")
@@ -23,14 +23,17 @@ def command(as_json: bool) -> int:
       featx fit cache/wrists.h5 --task regression --head ridge --head svr
     """
     from featx.learn.heads import HEADS
+    from featx.learn.multilabel.heads import LABEL_HEADS
     from featx.learn.regression.heads import HEADS as NUMBER_HEADS
 
     classifiers = [{**_facts(head), "has_probabilities": head.has_probabilities} for head in HEADS.values()]
     regressors = [_facts(head) for head in NUMBER_HEADS.values()]
+    of_labels = [name for name in HEADS if name in LABEL_HEADS]
     if as_json:
-        output.print_json({"heads": classifiers, f"{REGRESSION}_heads": regressors})
+        output.print_json({"heads": classifiers, f"{MULTILABEL}_heads": of_labels, f"{REGRESSION}_heads": regressors})
         return 0
     _print(classifiers)
+    click.echo(f"\nwith --task {MULTILABEL}: {', '.join(of_labels)}, each label against its absence")
     click.echo(f"\nwith --task {REGRESSION}")
     _print(regressors)
     return 0

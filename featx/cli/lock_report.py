@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featx.cli import output, regression_report, report
+from featx.cli import label_report, output, regression_report, report
 
 if TYPE_CHECKING:
     from featx.learn.lock_reports import LockReport, LookReport
@@ -54,10 +54,13 @@ def print_look(look: LookReport) -> None:
         f"\n{look.look.bundle} on {output.count(look.look.n_samples, 'locked sample')}"
         + (f", groups: {look.groups}" if look.groups else "")
     )
+    from featx.learn.multilabel.scores import LabelEvaluation
     from featx.learn.scores import Evaluation
 
     if isinstance(look.evaluation, Evaluation):
         report.print_evaluation(look.evaluation)
+    elif isinstance(look.evaluation, LabelEvaluation):
+        label_report.print_evaluation(look.evaluation)
     else:
         regression_report.print_evaluation(look.evaluation)
 
@@ -84,5 +87,5 @@ def _print_looks(looks: list[dict[str, Any]]) -> None:
 
 
 def _main_score(scores: dict[str, float | None]) -> tuple[str, float | None]:
-    name = next((name for name in ("balanced_accuracy", "mae") if name in scores), "")
+    name = next((name for name in ("balanced_accuracy", "average_precision_macro", "mae") if name in scores), "")
     return name, scores.get(name)

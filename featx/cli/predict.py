@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from featx.cli import options, output, regression_report, report
+from featx.cli import label_report, options, output, regression_report, report
 from featx.errors import EXIT_FAILED_ROWS, UsageError
-from featx.learn.tasks import CLASSIFICATION, REGRESSION
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION
 
-REPORTS: dict[str, Any] = {CLASSIFICATION: report, REGRESSION: regression_report}
+REPORTS: dict[str, Any] = {CLASSIFICATION: report, MULTILABEL: label_report, REGRESSION: regression_report}
 """The module that prints the account of predictions, by task."""
 
 
@@ -31,7 +31,8 @@ def command(bundle: str, source: str, target: str | None, quiet: bool, as_json: 
     """Classify the images of SOURCE (as for extract), or the rows of a feature file of the same spec.
 
     Every image is in the output: key, status, predicted class, the probability of each class, and
-    whether it is unlike the training set. A bundle of --task regression gives numbers instead.
+    whether it is unlike the training set. A bundle of --task multilabel gives all labels
+    that are called, one of --task regression numbers.
 
     \b
     Example:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featx.fit import FitResult
     from featx.learn.answers import Answers
     from featx.learn.intervals import Interval
+    from featx.learn.multilabel.result import LabelResult
     from featx.learn.result import HeadResult
     from featx.learn.scores import Baseline, BinaryScores, Evaluation
     from featx.learn.threshold import Threshold, Thresholds
@@ -33,17 +34,7 @@ def print_fit(result: FitResult) -> None:
     """Print the account of ``featx fit``."""
     for note in result.notes:
         output.say_warning(note)
-    chosen = result.whole.chosen
-    output.print_text(result.description)
-    if result.locked is not None:
-        output.print_text(
-            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
-        )
-    parts = (short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
-    click.echo(
-        f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
-        f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
-    )
+    print_chosen(result)
     if result.thresholds is not None:
         _print_threshold(result.thresholds)
     folds = [name for name, _ in result.whole.folds]
@@ -91,6 +82,21 @@ def describe_threshold(threshold: Threshold) -> str:
     return f"{output.printable(threshold.positive)!r} is called from a probability of {threshold.value:.4g} on"
 
 
+def print_chosen(result: FitResult | LabelResult) -> None:
+    """Print what was chosen on, scored and fitted, and what is in the saved classifier."""
+    chosen = result.whole.chosen
+    output.print_text(result.description)
+    if result.locked is not None:
+        output.print_text(
+            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
+        )
+    parts = (short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
+    click.echo(
+        f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
+        f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
+    )
+
+
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     """Print scores with intervals, the table by class, and the confusion matrix; `folds` are their names."""
     _print_scores(evaluation.scores, evaluation.baseline, folds)
@@ -102,7 +108,7 @@ def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
     shown = evaluation.per_class[:MOST_CLASSES]
     output.print_table(
         ["class", "precision", "recall", "F1", "support"],
-        [(_short(one.name), one.precision, one.recall, one.f1, one.support) for one in shown],
+        [(short(one.name), one.precision, one.recall, one.f1, one.support) for one in shown],
     )
     if len(evaluation.per_class) > len(shown):
         click.echo(f"  ... and {len(evaluation.per_class) - len(shown):,} more classes (--json has all)")
@@ -118,7 +124,7 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
     if predictions.threshold is not None:
         output.print_text(f"{describe_threshold(predictions.threshold)} (featx fit --threshold)")
     shown = predictions.classes[:MOST_CLASSES]
-    output.print_table(["predicted", "images"], [(_short(name), counts[name]) for name in shown])
+    output.print_table(["predicted", "images"], [(short(name), counts[name]) for name in shown])
     if len(predictions.classes) > len(shown):
         click.echo(f"  ... and {len(predictions.classes) - len(shown):,} more classes")
     print_failures(predictions)
@@ -167,23 +173,39 @@ def to_quote(predictions: Any) -> tuple[Any, str]:
 
 
 def _print_scores(scores: dict[str, Interval], baseline: Baseline | None, folds: Sequence[str] = ()) -> None:
+    if baseline is None:
+        print_scores(scores, None, folds)
+    else:
+        guessing = f"always the largest class of the training part ({output.printable(baseline.majority)})"
+        print_scores(scores, baseline.scores, folds, guessing=guessing)
+
+
+def print_scores(
+    scores: dict[str, Interval],
+    baseline: Mapping[str, float | None] | None,
+    folds: Sequence[str] = (),
+    *,
+    guessing: str = "",
+) -> None:
+    """Print scores with their intervals, and beside them those of guessing, which is said to be what.
+
+    `folds` are the names of the folds.
+    """
     header = ["score", "mean", "95 % interval"]
     rows = [[name, interval.mean, range_of(interval)] for name, interval in scores.items()]
     by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
         for row in rows:
-            row.append(baseline.scores.get(str(row[0])))
+            row.append(baseline.get(str(row[0])))
     if by_fold and len(folds) <= MOST_FOLDS:
         header.append("by fold")
         for row in rows:
             row.append(" ".join("-" if value is None else f"{value:.3f}" for value in by_fold[str(row[0])]))
     output.print_table(header, rows)
     print_methods(scores)
-    if baseline is not None:
-        output.print_text(
-            f"  guessing: always the largest class of the training part ({output.printable(baseline.majority)})"
-        )
+    if guessing:
+        output.print_text(f"  guessing: {guessing}")
     if by_fold and len(folds) > MOST_FOLDS:
         click.echo()
         output.print_table(["fold", *by_fold], list(zip(folds, *by_fold.values(), strict=True)))
@@ -212,7 +234,7 @@ def _print_binary(binary: BinaryScores) -> None:
 def _print_confusion(evaluation: Evaluation) -> None:
     if len(evaluation.classes) > MOST_CONFUSED:
         pairs = [
-            (_short(evaluation.classes[i]), _short(evaluation.classes[j]), count)
+            (short(evaluation.classes[i]), short(evaluation.classes[j]), count)
             for i, row in enumerate(evaluation.confusion)
             for j, count in enumerate(row)
             if i != j and count
@@ -222,10 +244,10 @@ def _print_confusion(evaluation: Evaluation) -> None:
         return
     repeats = f", pooled over {evaluation.n_repeats} repeats" if evaluation.n_repeats > 1 else ""
     click.echo(f"\nconfusion matrix (rows: true, columns: predicted{repeats})")
-    names = [_short(name, 20) for name in evaluation.classes]
+    names = [short(name, 20) for name in evaluation.classes]
     width = (output.COLUMNS - max(map(len, names))) // len(names) - 2
     rows = [(name, *row) for name, row in zip(names, evaluation.confusion, strict=True)]
-    output.print_table(["", *(_short(name, width) for name in names)], rows)
+    output.print_table(["", *(short(name, width) for name in names)], rows)
 
 
 def print_alone(what: str, alone: Mapping[str, HeadResult[Any]]) -> None:
@@ -268,7 +290,8 @@ def short_file(name: str) -> str:
     return f"{name[: half - 3]}...{name[-half:]}"
 
 
-def _short(name: str, letters: int = LONGEST_NAME) -> str:
+def short(name: str, letters: int = LONGEST_NAME) -> str:
+    """Leave out the end of a long name."""
     name = output.printable(name)
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
 

@@ -283,7 +283,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pipeline = load_head(members[HEAD], path=path)
-        check_head(pipeline, classes, spec.n_features, path=path)  # without classes it is to give numbers
+        several = TASKS[facts.get("task", CLASSIFICATION)].several
+        check_head(pipeline, classes, spec.n_features, several=several, path=path)  # without classes: of numbers
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     use = _read_use(facts, spec, path=path)
     return Bundle(path, pipeline, classes, spec, facts["scores"], facts, members.get(_WEIGHTS), notes, use, members)
@@ -331,7 +332,7 @@ def _check_facts(facts: dict[str, Any], *, path: str) -> tuple[list[str], Featur
     if not isinstance(task, str) or task not in TASKS:
         raise BundleError(f"is for a task that this featx does not know, {task!r}; update featx", path=path)
     classes = facts.get("classes") if TASKS[task].has_classes else []
-    fewest = 2 if TASKS[task].has_classes else 0
+    fewest = TASKS[task].fewest_classes if TASKS[task].has_classes else 0
     if not (isinstance(classes, list) and len(classes) >= fewest and all(isinstance(name, str) for name in classes)):
         raise BundleError(f"{_FACTS} does not name the classes", path=path)
     if not isinstance(facts.setdefault("scores", {}), dict):

@@ -108,7 +108,9 @@ def check_calibration(name: str) -> None:
         raise UnknownNameError("calibration", name, CALIBRATIONS)
 
 
-def choose_calibration(scored: Scored, method: str = "auto") -> Calibration:
+def choose_calibration(
+    scored: Scored, method: str = "auto", *, among: Sequence[str] = ("none", "temperature", "isotonic")
+) -> Calibration:
     """Choose a map and fit it.
 
     Each candidate is fitted fold by fold on the other folds' samples, and its log loss is taken on the fold's own.
@@ -120,8 +122,10 @@ def choose_calibration(scored: Scored, method: str = "auto") -> Calibration:
     ----------
     scored : Scored
     method : str
-        One of `CALIBRATIONS`. ``"auto"`` considers no map, a temperature, and from `ENOUGH_FOR_ISOTONIC` groups or
-        samples on isotonic regression.
+        One of `CALIBRATIONS`.
+    among : sequence of str
+        What ``"auto"`` considers, simplest first; isotonic regression only from `ENOUGH_FOR_ISOTONIC` groups or samples
+        on.
 
     Returns
     -------
@@ -130,9 +134,9 @@ def choose_calibration(scored: Scored, method: str = "auto") -> Calibration:
     check_calibration(method)
     if method == "none":
         return Calibration("none")
-    candidates = ["none", "temperature"] if method == "auto" else ["none", method]
-    if method == "auto" and scored.n_units >= ENOUGH_FOR_ISOTONIC:
-        candidates.append("isotonic")
+    candidates = list(among) if method == "auto" else ["none", method]
+    if method == "auto" and scored.n_units < ENOUGH_FOR_ISOTONIC:
+        candidates = [name for name in candidates if name != "isotonic"]
     losses = {name: _left_out_losses(name, scored) for name in candidates}
     chosen = candidates[0] if method == "auto" else method
     if method == "auto":

@@ -276,8 +276,8 @@ def check_different(features: Features, *, name: str = "") -> None:
         where = f"{name}: " if name else ""
         raise InputError(
             f"{where}all {1 + len(others)} labelled samples have the same features, so nothing can be learnt from "
-            "them. Are they one image, or do weights or preprocessing not fit the network? `featx info` shows what made "
-            "the file"
+            "them. Are they one image, or do weights or preprocessing not fit the network? `featx info` shows what "
+            "made the file"
         )
 
 

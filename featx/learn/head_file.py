@@ -29,6 +29,8 @@ TRUSTED = (
     "featx.learn.discriminant.ShrinkageDiscriminant",
     "featx.learn.linear.NewtonLinearSVC",
     "featx.learn.linear.NewtonLogisticRegression",
+    "featx.learn.multilabel.heads.CalledLabels",
+    "featx.learn.multilabel.heads.LinearLabels",
     "featx.learn.prototype.NearestPrototype",
     "featx.learn.calibrated.SigmoidCalibrated",
     "featx.learn.thresholded.Thresholded",
@@ -158,10 +160,10 @@ def _check_types(schema: Any, data: bytes, *, path: str) -> None:
         )
 
 
-def check_head(pipeline: Any, classes: list[str], n_features: int, *, path: str) -> None:
+def check_head(pipeline: Any, classes: list[str], n_features: int, *, several: bool = False, path: str) -> None:
     """Hold the head against the facts, and let it predict one row: all that predicting needs is there.
 
-    A head without classes is to give a number.
+    A head without classes is to give a number; one of `several` classes at once says of each whether it is there.
     """
     from featx.learn.svm_state import check_svm
 
@@ -178,12 +180,11 @@ def check_head(pipeline: Any, classes: list[str], n_features: int, *, path: str)
             if np.shape(value := pipeline.predict(row)) != (1,) or not np.isfinite(value).all():
                 raise ValueError("its predictions are not usable")
             return
-        predicted, probabilities = pipeline.predict(row), pipeline.predict_proba(row)
-        if (
-            predicted[0] not in classes
-            or probabilities.shape != (1, len(classes))
-            or not np.isfinite(probabilities).all()
-        ):
+        predicted, probabilities = (
+            pipeline.call(row) if several else (pipeline.predict(row), pipeline.predict_proba(row))
+        )
+        is_known = predicted.shape == (1, len(classes)) if several else predicted[0] in classes
+        if not is_known or probabilities.shape != (1, len(classes)) or not np.isfinite(probabilities).all():
             raise ValueError("its probabilities are not usable")
     except _DAMAGE as error:
         raise _damaged(error, path=path) from error

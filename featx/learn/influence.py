@@ -68,6 +68,24 @@ class FoldRows:
         _, first = np.unique(self.units, return_index=True)
         return self.predictions.true[first]
 
+    # What `featx.learn.score_intervals` asks of the predictions of any task.
+
+    def influence(self, name: str) -> FloatArray:
+        """Return `influence` of a score (n_rows,)."""
+        return influence(name, self)
+
+    def mistakes(self, name: str) -> FloatArray:
+        """Return `mistakes` of a score (n_kinds,)."""
+        return mistakes(name, self)
+
+    def limits(self, name: str, value: float) -> tuple[float, float]:
+        """Return the range of a score, which for the log loss ends where every sample is called wrongly."""
+        return (min(lowest_log_gain(self.predictions), value), 0.0) if name == "neg_log_loss" else (0.0, 1.0)
+
+    def right(self, name: str) -> NDArray[np.bool_] | None:
+        """Return which rows are right, where that is all that a score counts."""
+        return self.predictions.true == self.predictions.predicted if name == "accuracy" else None
+
 
 def influence(name: str, tested: FoldRows) -> FloatArray:
     """Return how far each row moves the mean of a score over the folds.

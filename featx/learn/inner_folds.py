@@ -30,7 +30,7 @@ class Samples:
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
         Scaled already, unless the scaling depends on the training part.
-    y : str array (n_samples,), or float64 array for a regression
+    y : str array (n_samples,); float64 array for a regression, bool array (n_samples, n_labels) for labels
     scaling : str
         Of `featx.learn.heads.SCALINGS`.
     coordinates : float64 array like X, or None
@@ -133,16 +133,18 @@ def score_inner_folds(
 
 def _iter_parts(
     samples: Samples, inner: Sequence[tuple[IntArray, IntArray]], rules: Rules
-) -> Iterator[tuple[NDArray[np.str_], Sequence[tuple[IntArray, IntArray]], _Parts]]:
+) -> Iterator[tuple[NDArray[np.str_], Sequence[tuple[IntArray, IntArray]], Parts]]:
     """Yield classes, folds and training parts: all folds at once where they can share their features."""
     classes = [np.unique(samples.y[fitted]) for fitted, _ in inner]
     together = samples.scaling not in OWN_SCALING and all(np.array_equal(each, classes[0]) for each in classes)
     for folds in [inner] if together else [[fold] for fold in inner]:
         own = np.unique(samples.y[folds[0][0]])
-        yield own, folds, _lay_out(samples, own, folds, rules)
+        # A class that is scored but not fitted has no code; its rows weigh nothing.
+        codes = np.minimum(np.searchsorted(own, samples.y), len(own) - 1)
+        yield own, folds, lay_out(samples, codes, folds, rules)
 
 
-class _Parts:
+class Parts:
     """Training parts with all features, and with the coordinates of their span, found when they are asked for."""
 
     def __init__(self, plain: TrainingParts, coordinates: FloatArray | None) -> None:
@@ -157,10 +159,12 @@ class _Parts:
         return replace(self._plain, X=self._coordinates)
 
 
-def _lay_out(
-    samples: Samples, classes: NDArray[np.str_], folds: Sequence[tuple[IntArray, IntArray]], rules: Rules
-) -> _Parts:
-    """Lay out the rows of the samples of some folds; each sample has one for each of its views."""
+def lay_out(samples: Samples, codes: NDArray[Any], folds: Sequence[tuple[IntArray, IntArray]], rules: Rules) -> Parts:
+    """Lay out the rows of the samples of some folds; each sample has one for each of its views.
+
+    `codes` (n_samples,) or (n_samples, n_labels) are as in `featx.learn.training.TrainingParts`; with a scaling of
+    `OWN_SCALING` there is one fold.
+    """
     there = np.unique(np.concatenate([np.concatenate(fold) for fold in folds]))
     n_views, use = samples.n_views, rules.use
     X = samples.X[there].reshape(len(there) * n_views, -1)
@@ -168,11 +172,10 @@ def _lay_out(
     scored = tuple(rows_of(np.searchsorted(there, part), n_views, use.score == "average") for _, part in folds)
     if samples.scaling in OWN_SCALING:
         X = make_scaler(samples.scaling).fit(X[fitted[0]]).transform(X)
-    # A class that is scored but not fitted has no code; its rows weigh nothing.
-    codes = np.repeat(np.minimum(np.searchsorted(classes, samples.y[there]), len(classes) - 1), n_views)
+    codes = np.repeat(codes[there], n_views, axis=0)
     plain = TrainingParts(X, codes, fitted, scored, X.shape[1], rules.class_weight, rules.random_state, rules.device)
     coordinates = samples.coordinates
-    return _Parts(plain, None if coordinates is None else coordinates[there].reshape(len(X), -1))
+    return Parts(plain, None if coordinates is None else coordinates[there].reshape(len(X), -1))
 
 
 def rows_of(places: IntArray, n_views: int, every: bool) -> IntArray:

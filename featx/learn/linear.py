@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,56 @@ _RAMP = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """A fit at one C starts from the optimum at these shares of it; the last needs few steps then."""
 
 
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A fit at one C.
+
+    Attributes
+    ----------
+    coef : float64 array (n_functions, n_features)
+    intercept : float64 array (n_functions,)
+    gradient : float
+        Norm of the gradient where it ended.
+    n_iter : int
+        Newton steps.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    gradient: float
+    n_iter: int
+
+
+def fit_linear(
+    X: FloatArray, codes: NDArray[Any], weights: FloatArray, *, loss: str, C: float, tol: float, max_iter: int
+) -> LinearFit:
+    """Fit at one C; what has not converged is a ConvergenceWarning.
+
+    Parameters
+    ----------
+    X : float64 array (n_samples, n_features)
+    codes, weights, loss, tol, max_iter
+        As in `featx.learn.path.fit_path`, the weights of one part.
+    C : float
+    """
+    isometry = Isometry(X)
+    grid = with_ramp(C, loss)
+    found = fit_path(isometry.transform(X), codes, grid, weights[None], loss=loss, tol=tol, max_iter=max_iter)
+    gradient = float(found.gradient[0, -1])
+    if not found.converged[0, -1]:
+        warnings.warn(
+            f"stopped at a gradient of {gradient:.1e}, not {tol:g}, after {max_iter} steps",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return LinearFit(isometry.restore(found.coef[0, -1]), found.intercept[0, -1], gradient, int(found.n_iter[0].sum()))
+
+
+def with_ramp(C: float, loss: str) -> FloatArray:
+    """Return the values through which a fit at one C comes to it, C last."""
+    return np.array([*(share * C for share in _RAMP if loss == "squared_hinge"), C])
+
+
 class _NewtonClassifier(FeatureClassifier):
     """A linear classifier fitted with one of `featx.learn.path.LOSSES`."""
 
@@ -46,21 +97,9 @@ class _NewtonClassifier(FeatureClassifier):
         rows, codes = self._begin(X, y)
         weights = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         weights = weights * compute_sample_weight(self.class_weight, np.asarray(y))
-        isometry = Isometry(rows)
-        grid = np.array([*(share * self.C for share in _RAMP if self._loss == "squared_hinge"), self.C])
-        found = fit_path(
-            isometry.transform(rows), codes, grid, weights[None], loss=self._loss, tol=self.tol, max_iter=self.max_iter
-        )
-        self.coef_ = isometry.restore(found.coef[0, -1])
-        self.intercept_ = found.intercept[0, -1]
-        self.gradient_ = float(found.gradient[0, -1])
-        self.n_iter_ = int(found.n_iter[0].sum())
-        if not found.converged[0, -1]:
-            warnings.warn(
-                f"stopped at a gradient of {self.gradient_:.1e}, not {self.tol:g}, after {self.max_iter} steps",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        found = fit_linear(rows, codes, weights, loss=self._loss, C=self.C, tol=self.tol, max_iter=self.max_iter)
+        self.coef_, self.intercept_ = found.coef, found.intercept
+        self.gradient_, self.n_iter_ = found.gradient, found.n_iter
         return self
 
 
@@ -138,25 +177,36 @@ class NewtonLinearSVC(_NewtonClassifier):
 
 def search_logistic(parts: TrainingParts, values: Sequence[float], *, multinomial: bool) -> Iterator[Scored]:
     """Score each part's rows by logistic regression fitted at each C; see `featx.learn.heads.Head.search`."""
-    for decisions, converged in _decide(parts, values, "multinomial" if multinomial else "logistic"):
+    for decisions, converged in decide(parts, values, "multinomial" if multinomial else "logistic"):
         scored = Scored.of_decisions(decisions, converged)
         yield Scored(scored.predicted, _probabilities(decisions, multinomial), converged)
 
 
 def search_svm(parts: TrainingParts, values: Sequence[float]) -> Iterator[Scored]:
     """Score each part's rows by linear support vector machines fitted at each C."""
-    for decisions, converged in _decide(parts, values, "squared_hinge"):
+    for decisions, converged in decide(parts, values, "squared_hinge"):
         yield Scored.of_decisions(decisions, converged)
 
 
-def _decide(parts: TrainingParts, values: Sequence[float], loss: str) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
+def decide(
+    parts: TrainingParts, values: Sequence[float], loss: str, *, exact: bool = False
+) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
+    """Fit at each C on each part; yield the decision values of its scored rows, and which fits have converged.
+
+    `exact` fits are as near to the optimum as those of a head that is used (`TOL`), others as a search needs it.
+
+    Yields
+    ------
+    decisions : float64 array (n_values, n_scored, n_functions)
+    converged : bool array (n_values,)
+    """
     found = fit_path(
         to_device(parts.X, parts.device),
         parts.codes,
         np.array(values),
         parts.weights(),
         loss=loss,
-        tol=SEARCH_TOL,
+        tol=TOL if exact else SEARCH_TOL,
         max_iter=MAX_ITER,
     )
     for part, rows in enumerate(parts.scored):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from featx.learn.intervals import Interval
+from featx.learn.multilabel.scores import LabelEvaluation
 from featx.learn.scores import Evaluation
 from featx.store.locked import Look
 
@@ -82,7 +83,7 @@ class LookReport:
         Which look it is, from 1.
     earlier : list of Look
         The ones before.
-    evaluation : Evaluation or NumberEvaluation
+    evaluation : Evaluation, LabelEvaluation or NumberEvaluation
         Scores of the classifier, or regression, on the locked samples with a label.
     n_failed, n_unlabelled : int
         Locked samples that could not be scored: without features; without a label.
@@ -96,7 +97,7 @@ class LookReport:
     look: Look
     number: int
     earlier: list[Look]
-    evaluation: Evaluation | NumberEvaluation
+    evaluation: Evaluation | LabelEvaluation | NumberEvaluation
     n_failed: int
     n_unlabelled: int
     groups: str
@@ -135,10 +136,8 @@ class LookReport:
             )
         if self.n_near_duplicates:
             notes.append(describe_near(self.n_near_duplicates, self.near_duplicates, self.near_rule))
-        if isinstance(self.evaluation, Evaluation) and self.evaluation.unseen:
-            notes.append(
-                f"Classes that the head has never seen, counted as wrong: {', '.join(self.evaluation.unseen)}."
-            )
+        if isinstance(self.evaluation, Evaluation | LabelEvaluation):
+            notes += self.evaluation.notes
         if self.n_failed:
             notes.append(f"Locked samples that failed in extraction and could not be scored: {self.n_failed}.")
         if self.n_unlabelled:

@@ -13,7 +13,7 @@ from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.metrics import check_scoring
 from featx.learn.near_duplicates import check_distance
 from featx.learn.search import Space
-from featx.learn.tasks import CLASSIFICATION, REGRESSION, find_task
+from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, find_task
 from featx.learn.threshold import NONE, Rule
 from featx.learn.trust import check_conformal
 from featx.learn.views import check_views_options
@@ -79,6 +79,10 @@ class FitOptions:
     near_duplicate_distance : float, optional
         Largest cosine distance of centred features that counts as near, 0 to 2. None: from the data, see
         `featx.learn.near_duplicates.find_near_duplicates`.
+    label_separator, none_label : str
+        With several labels for a sample: what stands between them, and the word for none of them.
+    thresholds : {"f1", "half"}
+        Whether such a label is called where its F1 is largest, or where it is more probable than not.
     leak_gap : bool
         Where there are groups, score the same procedure ignoring them as well; about doubles the time.
 
@@ -115,6 +119,9 @@ class FitOptions:
     group_near_duplicates: bool = False
     near_duplicate_distance: float | None = None
     leak_gap: bool = True
+    label_separator: str = ";"
+    none_label: str = "none"
+    thresholds: str = "f1"
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -191,4 +198,23 @@ def _check_regression(options: FitOptions) -> None:
     check(options.scoring)
 
 
-_CHECKS = {CLASSIFICATION: _check_classification, REGRESSION: _check_regression}
+def _check_multilabel(options: FitOptions) -> None:
+    from featx.learn.multilabel.heads import MAPS, THRESHOLDS, check_label_head
+    from featx.learn.multilabel.labels import LabelSyntax
+    from featx.learn.multilabel.metrics import check_label_scoring
+
+    for head in options.heads:
+        check_label_head(head)
+    check_label_scoring(options.scoring)
+    LabelSyntax(options.label_separator, options.none_label)
+    if options.thresholds not in THRESHOLDS:
+        raise UsageError(f"--thresholds {options.thresholds}: expected {' or '.join(THRESHOLDS)}")
+    if options.calibration not in MAPS:
+        raise UsageError(f"--calibration {options.calibration}: --task multilabel takes {', '.join(MAPS)}")
+
+
+_CHECKS = {
+    CLASSIFICATION: _check_classification,
+    MULTILABEL: _check_multilabel,
+    REGRESSION: _check_regression,
+}

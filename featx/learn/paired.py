@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.influence import influence
 from featx.learn.metrics import FloatArray, IntArray, score_predictions
-from featx.learn.score_intervals import inflation, training_variance
+from featx.learn.score_intervals import Tested, inflation, training_variance
 from featx.learn.scores import FoldPredictions, fold_rows, guess
 
 LEVEL = 0.05
@@ -171,27 +170,64 @@ def compare(
         for parts in (first, second)
     ]
     name = metric_of(scoring, both[0][0])
-    values = np.array([[np.nan if one[name] is None else one[name] for one in scores] for scores in both], dtype=float)
-    rows = fold_rows(y, first, classes, groups)
-    unit = "samples" if rows.n_units * len({part.fold.repeat for part in first}) == len(rows.units) else "groups"
-    means = tuple(float(np.mean(own[~np.isnan(own)])) if (~np.isnan(own)).any() else None for own in values)
-    by_fold = values[0] - values[1]
+    return compare_rows(
+        names,
+        name,
+        [[one[name] for one in scores] for scores in both],
+        [fold_rows(y, parts, classes, groups) for parts in (first, second)],
+        n_repeats=None if is_fixed else len({part.fold.repeat for part in first}),
+        factor=inflation([*both[0], *both[1]], len(classes))[name],
+        random_state=random_state,
+    )
+
+
+def compare_rows(
+    names: tuple[str, str],
+    scoring: str,
+    values: Sequence[Sequence[float | None]],
+    rows: Sequence[Tested],
+    *,
+    n_repeats: int | None,
+    factor: float,
+    random_state: int = 0,
+) -> Comparison:
+    """Compare two series of predictions for the same test parts, whatever they are of.
+
+    Parameters
+    ----------
+    names : (str, str)
+    scoring : str
+    values : two sequences of float or None
+        Of both the score of each fold.
+    rows : two of Tested
+        Their predictions, laid out in the same way.
+    n_repeats : int or None
+        Of the folds; None for a fixed part, for which nothing is stretched.
+    factor : float
+        By how much the variance of the score is above that of independent predictions.
+    random_state : int
+        Seeds the flips.
+    """
+    first, second = rows
+    both = np.array([[np.nan if value is None else value for value in own] for own in values], dtype=float)
+    unit = "samples" if first.n_units * (n_repeats or 1) == len(first.units) else "groups"
+    means = tuple(float(np.mean(own[~np.isnan(own)])) if (~np.isnan(own)).any() else None for own in both)
+    by_fold = both[0] - both[1]
     if np.isnan(by_fold).all():
-        return Comparison(*names, name, (means[0], means[1]), None, None, rows.n_units, unit)
+        return Comparison(*names, scoring, (means[0], means[1]), None, None, first.n_units, unit)
     difference = float(np.mean(by_fold[~np.isnan(by_fold)]))
-    influences = influence(name, rows) - influence(name, fold_rows(y, second, classes, groups))
+    influences = first.influence(scoring) - second.influence(scoring)
     stretch = 1.0
-    if not is_fixed:
-        by_unit = np.bincount(rows.units, weights=influences, minlength=rows.n_units)
-        n_repeats = len({part.fold.repeat for part in first})
-        excess = training_variance(influences, by_fold.reshape(n_repeats, -1), rows)
+    if n_repeats is not None:
+        by_unit = np.bincount(first.units, weights=influences, minlength=first.n_units)
+        excess = training_variance(influences, by_fold.reshape(n_repeats, -1), first)
         variance = float(np.sum(by_unit**2))
-        stretch = inflation([*both[0], *both[1]], len(classes))[name] + (excess / variance if variance > 0 else 0.0)
+        stretch = factor + (excess / variance if variance > 0 else 0.0)
     # Every unit's part of the difference: its share of it, and how far it moves it.
     shares = influences + difference / len(influences)
-    parts = np.bincount(rows.units, weights=shares, minlength=rows.n_units).astype(np.float64)
+    parts = np.bincount(first.units, weights=shares, minlength=first.n_units).astype(np.float64)
     p_value = flip_signs(parts, stretch=stretch, random_state=random_state)
-    return Comparison(*names, name, (means[0], means[1]), difference, p_value, rows.n_units, unit)
+    return Comparison(*names, scoring, (means[0], means[1]), difference, p_value, first.n_units, unit)
 
 
 def compare_with_guessing(

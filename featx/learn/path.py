@@ -23,9 +23,10 @@ from featx.learn.losses import Array, Logistic, Loss, Multinomial, SquaredHinge
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 LOSSES = ("multinomial", "logistic", "squared_hinge")
-"""The first has one function for each class and fits them together; the others one class against the rest at a time."""
+"""The first has one function for each class and fits them together; the others one class, or one label, at a time."""
 
 MAX_ITER = 100
 """Newton steps; a fit that needs more is not converged."""
@@ -45,7 +46,7 @@ class PathResult:
     Attributes
     ----------
     coef : float64 array (n_parts, n_C, n_functions, n_features)
-        One function for two classes, else one for each class.
+        One function for two classes, else one for each class; or one for each label.
     intercept : float64 array (n_parts, n_C, n_functions)
     gradient : float64 array (n_parts, n_C)
         Euclidean norm of the gradient of ``(C * loss + penalty) / (C * sum of weights)`` where the solver stopped, the
@@ -65,7 +66,7 @@ class PathResult:
 
 def fit_path(
     X: Array,
-    codes: IntArray,
+    codes: IntArray | BoolArray,
     C: FloatArray,
     weights: FloatArray,
     *,
@@ -83,14 +84,14 @@ def fit_path(
     ----------
     X : float64 array (n_samples, n_features)
         NumPy's, or PyTorch's: then everything runs where it lies.
-    codes : int array (n_samples,)
-        Class of each row, from 0; at least two.
+    codes : int array (n_samples,), or bool array (n_samples, n_labels)
+        Class of each row, from 0; at least two. Or which labels it has: each is told from its absence.
     C : float64 array (n_C,)
         Inverse strength of the penalty, > 0.
-    weights : float64 array (n_parts, n_samples)
-        How much a row counts in a part: 0 where it is not in it.
+    weights : float64 array (n_parts, n_samples), or (n_parts, n_functions, n_samples)
+        How much a row counts in a part: 0 where it is not in it. The second where that depends on the label.
     loss : str
-        One of `LOSSES`. ``"multinomial"`` with two classes is ``"logistic"``, as in scikit-learn.
+        One of `LOSSES`. ``"multinomial"`` with two classes is ``"logistic"``, as in scikit-learn; it is not for labels.
     tol : float
         Norm of the gradient (see `PathResult.gradient`) at which a fit ends.
     max_iter : int
@@ -99,7 +100,8 @@ def fit_path(
     Raises
     ------
     ValueError
-        If a part has no row of some class: scikit-learn would leave the class out, a path cannot.
+        If a part has no row of some class: scikit-learn would leave the class out, a path cannot. Or none with, or
+        without, some label.
 
     Notes
     -----
@@ -108,9 +110,10 @@ def fit_path(
     squared hinge, whose second derivative jumps, it is the finite Newton method (Mangasarian 2002; Keerthi and DeCoste,
     JMLR 6, 2005).
     """
-    n_classes = int(codes.max()) + 1
-    _check_parts(codes, weights, n_classes)
-    n_functions = 1 if n_classes == 2 else n_classes
+    targets = _targets(codes)
+    n_functions = targets.shape[1]
+    weights = np.broadcast_to(weights.reshape(len(weights), -1, len(X)), (len(weights), n_functions, len(X)))
+    _check_parts(targets, weights)
     together = n_functions if loss == "multinomial" else 1
     xp, grid = _namespace(X), np.asarray(C, dtype=np.float64)
     centre = X.mean(axis=0) * (loss != "squared_hinge")  # a penalised intercept would be another one after centring
@@ -125,8 +128,8 @@ def fit_path(
         part, function = parts[start : start + at_once, None], functions[start : start + at_once, None]
         if together > 1:
             function = np.arange(n_functions)[None]
-        losses = _make_loss(loss, codes, n_functions, function[:, 0], X)
-        of_rows = _like(X, weights.T[:, part[:, 0]])
+        losses = _make_loss(loss, targets, function[:, 0], X)
+        of_rows = _like(X, np.ascontiguousarray(weights[part[:, 0], function[:, 0]].T))
         W = _like(X, np.zeros((X.shape[1] + 1, together, len(part))))
         for place in np.argsort(grid):  # each from the optimum at the C before
             problem = _Problem(rows, losses, of_rows, float(grid[place]), penalise_intercept=loss == "squared_hinge")
@@ -138,9 +141,18 @@ def fit_path(
     return PathResult(coef, intercept, gradient, n_iter, gradient <= tol)
 
 
-def _check_parts(codes: IntArray, weights: FloatArray, n_classes: int) -> None:
-    counts = np.stack([weights[:, codes == code].sum(axis=1) for code in range(n_classes)])
-    if n_classes < 2 or not (counts > 0).all():
+def _targets(codes: IntArray | BoolArray) -> BoolArray:
+    """Return what each function tells from the rest (n_samples, n_functions): of two classes, the second."""
+    if codes.ndim == 2:
+        return codes.astype(np.bool_)
+    n_classes = int(codes.max()) + 1
+    targets: BoolArray = codes[:, None] == (np.ones(1, dtype=np.int64) if n_classes == 2 else np.arange(n_classes))
+    return targets
+
+
+def _check_parts(targets: BoolArray, weights: FloatArray) -> None:
+    inside = np.einsum("pfn,nf->pf", weights, targets)
+    if not (inside > 0).all() or not (np.einsum("pfn,nf->pf", weights, ~targets) > 0).all():
         raise ValueError("every training part needs rows of at least two classes, and of each class there is")
 
 
@@ -162,14 +174,14 @@ def _to_numpy(W: Array) -> NDArray[Any]:
     return found
 
 
-def _make_loss(name: str, codes: IntArray, n_functions: int, functions: IntArray, X: Array) -> Loss:
-    """Return the loss of fits that tell these classes from the rest; with two classes the second from the first."""
+def _make_loss(name: str, targets: BoolArray, functions: IntArray, X: Array) -> Loss:
+    """Return the loss of fits with these functions."""
     xp = _namespace(X)
-    if name == "multinomial" and n_functions > 1:
-        return Multinomial(xp, _like(X, np.eye(n_functions)[codes][:, :, None]))
-    is_class = codes[:, None] == (functions if n_functions > 1 else np.ones(1, dtype=np.int64))
-    targets = _like(X, is_class[:, None, :].astype(np.float64))
-    return SquaredHinge(xp, 2.0 * targets - 1.0) if name == "squared_hinge" else Logistic(xp, targets)
+    if name == "multinomial" and targets.shape[1] > 1:
+        return Multinomial(xp, _like(X, targets.astype(np.float64)[:, :, None]))
+    # Picked columns lie in memory the other way round; all that is computed from them would, too.
+    own = _like(X, np.ascontiguousarray(targets[:, functions])[:, None].astype(np.float64))
+    return SquaredHinge(xp, 2.0 * own - 1.0) if name == "squared_hinge" else Logistic(xp, own)
 
 
 def _restored(W: Array, centre: Array) -> tuple[FloatArray, FloatArray]:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -41,6 +41,9 @@ class Scored(Protocol):
 
 
 E = TypeVar("E", bound=Scored)
+
+
+_MOST_KINDS = 5  # of fits that did not converge, by name
 
 
 @dataclass(frozen=True)
@@ -268,10 +271,7 @@ class FitResult:
         notes += [] if self.race is None else self.race.notes
         notes += note_locked(self.locked, "classifier")
         notes += self.whole.evaluation.notes
-        if self.n_missing:
-            notes.append(f"Samples that failed in extraction and have no row: {self.n_missing}.")
-        if self.unlabelled:
-            notes.append(f"Samples without a label, left out: {self.unlabelled}.")
+        notes += note_left_out(self.n_missing, self.unlabelled)
         if self.small_classes:
             listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
             notes.append(f"Classes left out as too small: {listed}.")
@@ -279,19 +279,13 @@ class FitResult:
             notes.append(
                 f"Groups with samples of several classes, left out of the scores by group: {len(self.by_group.mixed)}."
             )
-        if self.whole.chosen.edge:
-            notes.append(
-                f"The chosen {self.whole.chosen.setting} is at the {self.whole.chosen.edge} edge of what was tried: a "
-                "better one may lie beyond (for C: --C-grid)."
-            )
-        notes += [] if self.thresholds is None else self.thresholds.notes
-        notes += self.trust.notes
-        if self.unconverged:
-            counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in self.unconverged)
-            listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
-            more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-            notes.append(f"{len(self.unconverged)} of {self.n_fits} fits did not converge: {listed}{more}.")
-        return notes
+        return [
+            *notes,
+            *note_edge(self.whole.chosen),
+            *([] if self.thresholds is None else self.thresholds.notes),
+            *self.trust.notes,
+            *note_unconverged(self.unconverged, self.n_fits),
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Return what the bundle records."""
@@ -340,6 +334,36 @@ def note_locked(locked: LockedPart | None, what: str) -> list[str]:
         f"The locked part of this file has been looked at ({when}). A {what} that is chosen with those "
         "scores in mind is no longer blind to it, and its own score there would be too good."
     ]
+
+
+def note_left_out(n_missing: int, unlabelled: int) -> list[str]:
+    """Say how many samples have no features, and how many no label."""
+    notes = []
+    if n_missing:
+        notes.append(f"Samples that failed in extraction and have no row: {n_missing}.")
+    if unlabelled:
+        notes.append(f"Samples without a label, left out: {unlabelled}.")
+    return notes
+
+
+def note_edge(chosen: Choice) -> list[str]:
+    """Say that the choice is at an edge of what was tried."""
+    if not chosen.edge:
+        return []
+    return [
+        f"The chosen {chosen.setting} is at the {chosen.edge} edge of what was tried: a "
+        "better one may lie beyond (for C: --C-grid)."
+    ]
+
+
+def note_unconverged(unconverged: Sequence[Unconverged], n_fits: int) -> list[str]:
+    """Say which fits did not converge."""
+    if not unconverged:
+        return []
+    counts = Counter(f"{fit.head} {fit.scaling} {setting(fit.head, fit.value)}" for fit in unconverged)
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_MOST_KINDS))
+    more = f" and {len(counts) - _MOST_KINDS} more" if len(counts) > _MOST_KINDS else ""
+    return [f"{len(unconverged)} of {n_fits} fits did not converge: {listed}{more}."]
 
 
 class Result(Protocol):

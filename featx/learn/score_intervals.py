@@ -9,18 +9,55 @@ it, and what others would do; docs/scores.md has the tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featx.learn.influence import FoldRows, influence, lowest_log_gain, mistakes
 from featx.learn.intervals import EFFECTIVE, PSEUDO_UNITS, Interval, effective_ends, wilson_interval
-from featx.learn.metrics import FloatArray, metric_names
+from featx.learn.metrics import FloatArray, IntArray, metric_names
 
 UNEVEN = 0.05
 """Folds differ by their training, too, where so much variance between them is less probable than this without."""
 
 
-def fixed_intervals(values: Mapping[str, float | None], tested: FoldRows, *, unit: str) -> dict[str, Interval]:
+class Tested(Protocol):
+    """The predictions of some folds, one after the other, as `featx.learn.influence.FoldRows`; a fixed part is one.
+
+    Attributes
+    ----------
+    folds : int array (n_rows,)
+    units : int array (n_rows,)
+        What is independent: 0 ... n_units - 1.
+    n_units : int
+    """
+
+    @property
+    def folds(self) -> IntArray: ...  # noqa: D102
+
+    @property
+    def units(self) -> IntArray: ...  # noqa: D102
+
+    @property
+    def n_units(self) -> int: ...  # noqa: D102
+
+    def strata(self) -> IntArray:
+        """Return the kind (n_units,) of each unit: those of a kind vary alike."""
+
+    def influence(self, name: str) -> FloatArray:
+        """Return how far each row moves the mean of a score over the folds."""
+
+    def mistakes(self, name: str) -> FloatArray:
+        """Return what one more unit that goes wrong costs a score, for each kind of unit that counts apart."""
+
+    def limits(self, name: str, value: float) -> tuple[float, float]:
+        """Return the range of a score that has this value."""
+
+    def right(self, name: str) -> NDArray[np.bool_] | None:
+        """Return which rows are right, where that is all that a score counts."""
+
+
+def fixed_intervals(values: Mapping[str, float | None], tested: Tested, *, unit: str) -> dict[str, Interval]:
     """Intervals of the scores of one classifier on one part.
 
     The estimand is the score of this classifier on new samples of the same kind.
@@ -29,7 +66,7 @@ def fixed_intervals(values: Mapping[str, float | None], tested: FoldRows, *, uni
     ----------
     values : mapping of str to float or None
         The scores.
-    tested : FoldRows
+    tested : Tested
         One fold.
     unit : str
         What is independent, in words: ``"samples"``, ``"groups"``.
@@ -37,7 +74,7 @@ def fixed_intervals(values: Mapping[str, float | None], tested: FoldRows, *, uni
     Returns
     -------
     dict of str to Interval
-        Accuracy of independent samples has Wilson's own interval.
+        A share of independent samples, as the accuracy is, has Wilson's own interval.
     """
     design = f"{tested.n_units} {unit}"
     independent = tested.n_units == len(tested.units)
@@ -45,9 +82,8 @@ def fixed_intervals(values: Mapping[str, float | None], tested: FoldRows, *, uni
     for name, value in values.items():
         if value is None:
             intervals[name] = Interval(None, None, None, [], "undefined")
-        elif name == "accuracy" and independent:
-            right = int(np.sum(tested.predictions.true == tested.predictions.predicted))
-            intervals[name] = wilson_interval(right, tested.n_units, unit=unit)
+        elif independent and (right := tested.right(name)) is not None:
+            intervals[name] = wilson_interval(int(right.sum()), tested.n_units, unit=unit)
         elif tested.n_units < 2:
             intervals[name] = Interval(value, None, None, [], f"no interval: fewer than two {unit}")
         else:
@@ -57,7 +93,12 @@ def fixed_intervals(values: Mapping[str, float | None], tested: FoldRows, *, uni
 
 
 def cross_validated_intervals(
-    by_fold: Sequence[Mapping[str, float | None]], tested: FoldRows, *, n_repeats: int, unit: str
+    by_fold: Sequence[Mapping[str, float | None]],
+    tested: Tested,
+    *,
+    n_repeats: int,
+    unit: str,
+    factors: Mapping[str, float],
 ) -> dict[str, Interval]:
     """Intervals of the scores of (repeated) cross-validation.
 
@@ -72,18 +113,19 @@ def cross_validated_intervals(
     ----------
     by_fold : sequence of mappings of str to float or None
         The scores of each fold, repeat by repeat.
-    tested : FoldRows
+    tested : Tested
         Their predictions.
     n_repeats : int
     unit : str
         What is independent, in words.
+    factors : mapping of str to float
+        By how much the variance of each score is above that of independent predictions: `inflation`.
 
     Returns
     -------
     dict of str to Interval
     """
     n_splits = len(by_fold) // n_repeats
-    factors = inflation(by_fold, len(tested.predictions.classes))
     return {
         name: _of_folds(name, [one[name] for one in by_fold], tested, n_splits, n_repeats, factors[name], unit)
         for name in by_fold[0]
@@ -114,7 +156,7 @@ def inflation(by_fold: Sequence[Mapping[str, float | None]], n_classes: int) -> 
 def _of_folds(
     name: str,
     values: Sequence[float | None],
-    tested: FoldRows,
+    tested: Tested,
     n_splits: int,
     n_repeats: int,
     factor: float,
@@ -136,14 +178,12 @@ def _of_folds(
 
 
 def _ends(
-    name: str, value: float, tested: FoldRows, *, factor: float = 1.0, by_repeat: FloatArray | None = None
+    name: str, value: float, tested: Tested, *, factor: float = 1.0, by_repeat: FloatArray | None = None
 ) -> tuple[float, float]:
-    """Find the ends in the range of the score, which for the log loss ends where every sample is called wrongly."""
-    lowest, highest = 0.0, 1.0
-    if name == "neg_log_loss":
-        lowest, highest = min(lowest_log_gain(tested.predictions), value), 0.0
+    """Find the ends in the range of the score."""
+    lowest, highest = tested.limits(name, value)
     length = max(highest - lowest, np.finfo(np.float64).tiny)
-    influences, costs = influence(name, tested) / length, mistakes(name, tested)
+    influences, costs = tested.influence(name) / length, tested.mistakes(name)
     variance, degrees = _sampling_variance(influences, costs, tested)
     excess = 0.0
     if by_repeat is not None:
@@ -154,7 +194,7 @@ def _ends(
     return lowest + low * length, lowest + high * length
 
 
-def _sampling_variance(influences: FloatArray, costs: FloatArray, tested: FoldRows) -> tuple[float, float]:
+def _sampling_variance(influences: FloatArray, costs: FloatArray, tested: Tested) -> tuple[float, float]:
     """Variance of a score by its units, and its degrees of freedom (Satterthwaite, Biometrics Bulletin 2, 1946).
 
     Units of one class are a stratum: a class of a few units has few degrees of freedom, however many others there are.
@@ -169,7 +209,7 @@ def _sampling_variance(influences: FloatArray, costs: FloatArray, tested: FoldRo
     return float(variances.sum()), float(regular.sum() ** 2 / np.sum(regular**2 / left))
 
 
-def training_variance(influences: FloatArray, by_repeat: FloatArray, tested: FoldRows) -> float:
+def training_variance(influences: FloatArray, by_repeat: FloatArray, tested: Tested) -> float:
     """Return the variance of the mean over the folds by their training, beyond what their samples explain.
 
     Parameters
@@ -178,7 +218,7 @@ def training_variance(influences: FloatArray, by_repeat: FloatArray, tested: Fol
         Of the score, or of a difference of scores.
     by_repeat : float array (n_repeats, n_splits)
         The score of each fold; NaN where undefined.
-    tested : FoldRows
+    tested : Tested
 
     Returns
     -------

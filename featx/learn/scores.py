@@ -222,8 +222,13 @@ def evaluate_folds(
     )
     rows = np.concatenate([part.fold.test for part in parts])
     tested = fold_rows(y, parts, classes, groups)
+    factors = inflation(by_fold, len(tested.predictions.classes))
     scores = cross_validated_intervals(
-        by_fold, tested, n_repeats=n_repeats, unit=unit if groups is None or _are_single(groups) else "groups"
+        by_fold,
+        tested,
+        n_repeats=n_repeats,
+        unit=unit if groups is None or are_single(groups) else "groups",
+        factors=factors,
     )
     return _account(
         tested.predictions,
@@ -233,7 +238,7 @@ def evaluate_folds(
         unit=f"{unit}, out of fold",
         n_repeats=n_repeats,
         positive=positive,
-        inflation=inflation(by_fold, len(classes))["balanced_accuracy"],
+        inflation=factors["balanced_accuracy"],
         estimand=describe_expected(parts, unit),
     )
 
@@ -259,7 +264,8 @@ def fold_rows(
     )
 
 
-def _are_single(groups: IntArray) -> bool:
+def are_single(groups: IntArray) -> bool:
+    """Whether every sample is a group of its own."""
     return len(np.unique(groups)) == len(groups)
 
 

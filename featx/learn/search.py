@@ -399,7 +399,7 @@ def refit(
 ) -> tuple[Fitted, list[Unconverged]]:
     """Fit a chosen head on a job's rows and predict its test rows."""
     rows, labels, n_views = fitting_rows(X, y, job.rows, space.views)
-    with threadpool_limits(1), _counting() as warned:
+    with threadpool_limits(1), counting() as warned:
         estimator = fit_head(
             choice.head,
             choice.value * float(n_views) ** find_head(choice.head).parameter.per_view,
@@ -424,7 +424,7 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
     """Score all heads with one scaling at every value of their parameters by a job's inner folds."""
     n_fitted = min(len(fitted) for fitted, _ in job.inner)
     candidates = {head: space.values(head, n_fitted) for head in space.heads}
-    with threadpool_limits(1), _counting():
+    with threadpool_limits(1), counting():
         found = space.score(samples, candidates, job.inner)
     choices, failures = [], []
     for head, values in candidates.items():
@@ -459,7 +459,7 @@ def _known(scores: FloatArray) -> tuple[float | None, ...]:
 
 
 @contextmanager
-def _counting() -> Iterator[list[warnings.WarningMessage]]:
+def counting() -> Iterator[list[warnings.WarningMessage]]:
     """Collect ConvergenceWarnings; other warnings go their way."""
     failures: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as caught:

@@ -97,7 +97,7 @@ def make_folds(
     if prescribed is not None:
         if n_repeats != 1:
             raise UsageError(f"--repeats {n_repeats} with a fold column would repeat the same folds; leave it at 1")
-        return _prescribed_folds(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
+        return _prescribed_classes(classes, codes, groups, np.asarray(prescribed, dtype=object), group_names)
     if n_splits < 2:
         raise UsageError(f"{option} {n_splits}: at least 2 folds are needed")
     check_classes(y, groups, n_splits=n_splits, what=what, option=option, inner_splits=inner_splits)
@@ -154,9 +154,7 @@ def check_classes(
             "`featx info` lists the labels of the file"
         )
     counts = dict(zip(classes.tolist(), _class_sizes(codes, groups, len(classes)).tolist(), strict=True))
-    enough = n_splits
-    while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
-        enough += 1
+    enough = units_needed(n_splits, inner_splits)
     small = {name: count for name, count in counts.items() if count < enough}
     if not small:
         return
@@ -210,6 +208,14 @@ def _class_sizes(codes: IntArray, groups: IntArray | None, n_classes: int) -> In
     if groups is not None:
         codes = np.unique(np.stack([codes, groups]), axis=1)[0]
     return np.bincount(codes, minlength=n_classes)
+
+
+def units_needed(n_splits: int, inner_splits: int) -> int:
+    """How many members a class needs to be in every test part, and to fill the inner folds after the largest one."""
+    enough = n_splits
+    while n_splits > 1 and _left_to_train(enough, n_splits) < inner_splits:
+        enough += 1
+    return enough
 
 
 def _left_to_train(n: int, n_splits: int) -> int:
@@ -274,14 +280,14 @@ def _no_shuffle(
     )
 
 
-def _prescribed_folds(
+def _prescribed_classes(
     classes: NDArray[Any],
     codes: IntArray,
     groups: IntArray | None,
     column: NDArray[np.object_],
     group_names: Sequence[str],
 ) -> list[Fold]:
-    """One fold for each value of the column."""
+    """One fold for each value of the column, with every class in training."""
     if len(classes) < 2:
         raise LabelsError("fewer than two classes; a classifier needs at least two")
     folds = column_folds(column, groups, group_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,19 +117,15 @@ class Study:
     def outer_folds(self) -> list[Fold]:
         """Make the folds of nested cross-validation; their positions are among ``plan.choose``."""
         plan, options = self.plan, self.options
-        y, groups = self.data.y[plan.choose], self.ids(plan.choose)
         if plan.scheme == "val-test":
-            check_classes(y, groups, n_splits=1, what="training")
+            self._check_training(plan.choose)
             self._check_validation()
             return []
-        return make_folds(
-            y,
-            groups,
+        return self._deal(
+            plan.choose,
             n_splits=options.cv,
             n_repeats=options.repeats,
-            random_state=options.random_state,
             prescribed=self.prescribed,
-            group_names=self.groups.names,
             inner_splits=options.inner_cv,
             what="cross-validation" if plan.scheme == "nested-cv" else "cross-validation of the split train",
         )
@@ -141,6 +138,20 @@ class Study:
                 f"val, on which the head is chosen, has samples of one class only, {classes[0]!r}: a head that always "
                 "names it would look perfect. Put samples of every class into val, or use --split ignore"
             )
+
+    def _check_training(self, rows: IntArray) -> None:
+        """Raise LabelsError where some rows are not enough to train on."""
+        check_classes(self.data.y[rows], self.ids(rows), n_splits=1, what="training")
+
+    def _deal(self, rows: IntArray, **how: Any) -> list[Fold]:
+        """Deal some rows into folds, as `featx.learn.splits.make_folds` is told how."""
+        return make_folds(
+            self.data.y[rows],
+            self.ids(rows),
+            random_state=self.options.random_state,
+            group_names=self.groups.names,
+            **how,
+        )
 
     def outer_jobs(self, folds: Sequence[Fold]) -> list[Job]:
         """Make the job of each fold of nested cross-validation; those whose heads are kept for sets keep them."""
@@ -178,12 +189,9 @@ class Study:
         return replace(self._job(name, rows, NOTHING), inner=[], keep=True)
 
     def _job(self, name: str, rows: IntArray, test: IntArray) -> Job:
-        inner = make_folds(
-            self.data.y[rows],
-            self.ids(rows),
+        inner = self._deal(
+            rows,
             n_splits=self.options.inner_cv,
-            random_state=self.options.random_state,
-            group_names=self.groups.names,
             what=f"the inner folds of {'the final choice' if name == 'final' else f'fold {name}'}",
             option="--inner-cv",
         )

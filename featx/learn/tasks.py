@@ -12,7 +12,8 @@ from typing import Any
 
 from featx.errors import UnknownNameError, UsageError
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
+CLASSIFICATION, MULTILABEL, REGRESSION = "classification", "multilabel", "regression"
+_OF_LABELS = {"label_separator": "--label-separator", "none_label": "--none-label", "thresholds": "--thresholds"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Task:
         What the choice maximises unless told otherwise.
     has_classes : bool
         Whether a head knows classes, and gives probabilities of them.
+    fewest_classes : int
+        How many classes a head knows at least, where it has any.
+    several : bool
+        Whether a sample may be of several classes, or of none.
     without : mapping of str to str
         Fields of `featx.learn.options.FitOptions` that have no meaning here, and the options that set them.
     careless : mapping of str to str
@@ -40,6 +45,8 @@ class Task:
     heads: tuple[str, ...]
     scoring: str
     has_classes: bool = True
+    fewest_classes: int = 2
+    several: bool = False
     without: Mapping[str, str] = field(default_factory=dict)
     careless: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,7 +74,27 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task(CLASSIFICATION, "a label is one of several classes", ("logreg",), "balanced_accuracy"),
+        Task(CLASSIFICATION, "a label is one of several classes", ("logreg",), "balanced_accuracy", without=_OF_LABELS),
+        Task(
+            MULTILABEL,
+            "an image has any number of labels",
+            ("logreg",),
+            "average_precision_macro",
+            fewest_classes=1,
+            several=True,
+            without={
+                "positive": "--positive",
+                "threshold": "--threshold",
+                "by_group": "--by-group",
+                "conformal": "--conformal",
+                "leak_gap": "--no-leak-gap",
+            },
+            careless={
+                "coverage": "--coverage",
+                "per_class": "--coverage-per-class",
+                "abstain_below": "--abstain-below",
+            },
+        ),
         Task(
             REGRESSION,
             "a label is a number",
@@ -75,6 +102,7 @@ TASKS = {
             "neg_mean_absolute_error",
             has_classes=False,
             without={
+                **_OF_LABELS,
                 "class_weight": "--class-weight",
                 "threshold": "--threshold",
                 "positive": "--positive",

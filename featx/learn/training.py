@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +20,8 @@ class TrainingParts:
     Attributes
     ----------
     X : float64 array (n_samples, n_features)
-    codes : int array (n_samples,)
-        Class of each row, from 0.
+    codes : int array (n_samples,), or bool array (n_samples, n_labels)
+        Class of each row, from 0; or which labels it has.
     fitted : tuple of int array
         For each part the rows that it is fitted on; every class is among them.
     scored : tuple of int array
@@ -34,7 +36,7 @@ class TrainingParts:
     """
 
     X: FloatArray
-    codes: IntArray
+    codes: NDArray[Any]
     fitted: tuple[IntArray, ...]
     scored: tuple[IntArray, ...]
     n_features: int
@@ -51,10 +53,13 @@ class TrainingParts:
         return int(self.codes.max()) + 1
 
     def weights(self) -> FloatArray:
-        """Return how much each row counts in each part (n_parts, n_samples): 0 where it is not in it."""
-        weights = np.zeros((len(self), len(self.X)))
+        """Return how much each row counts in each part (n_parts, n_samples): 0 where it is not in it.
+
+        With labels (n_parts, n_labels, n_samples).
+        """
+        weights = np.zeros((len(self), *self.codes.shape[1:], len(self.X)))
         for part, rows in enumerate(self.fitted):
-            weights[part, rows] = class_weights(self.codes[rows], self.class_weight)
+            weights[part][..., rows] = class_weights(self.codes[rows], self.class_weight).T
         return weights
 
 
@@ -102,10 +107,15 @@ def softmax(decisions: FloatArray) -> FloatArray:
     return probabilities
 
 
-def class_weights(codes: IntArray, class_weight: str | None) -> FloatArray:
-    """Return the weight (n,) of each row by its class: ``n / (n_classes * n_of_its_class)`` where balanced, else 1."""
+def class_weights(codes: IntArray | BoolArray, class_weight: str | None) -> FloatArray:
+    """Return the weight (n,) of each row by its class: ``n / (n_classes * n_of_its_class)`` where balanced, else 1.
+
+    With labels (n, n_labels): of each, the rows with and without it are two classes.
+    """
     if class_weight is None:
-        return np.ones(len(codes))
+        return np.ones(codes.shape)
+    if codes.ndim == 2:
+        return np.stack([class_weights(own.astype(np.int64), class_weight) for own in codes.T], axis=1)
     counts = np.bincount(codes)
     weights: FloatArray = len(codes) / (np.sum(counts > 0) * counts[codes])
     return weights

@@ -79,7 +79,7 @@ def fitting_rows(
     Parameters
     ----------
     X : float64 array (n_samples, n_features), or (n_samples, n_views, n_features)
-    y : str array (n_samples,)
+    y : array (n_samples,), or (n_samples, n_labels)
     samples : int array (n,)
         Positions.
     use : ViewUse
@@ -88,7 +88,7 @@ def fitting_rows(
     -------
     X : float64 array (n * V, n_features)
         V rows for each sample, one after the other; V is 1 where heads are fitted on plain images.
-    y : str array (n * V,)
+    y : array (n * V,), or (n * V, n_labels)
     V : int
     """
     if X.ndim == 2:
@@ -96,7 +96,7 @@ def fitting_rows(
     if use.train == "plain":
         return X[samples, 0], y[samples], 1
     n_views, n_features = X.shape[1:]
-    return X[samples].reshape(-1, n_features), np.repeat(y[samples], n_views), n_views
+    return X[samples].reshape(-1, n_features), np.repeat(y[samples], n_views, axis=0), n_views
 
 
 def scoring_rows(X: FloatArray, samples: IntArray, use: ViewUse) -> tuple[FloatArray, int]:

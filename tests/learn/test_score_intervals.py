@@ -41,7 +41,8 @@ def folded(y, predicted, probabilities, classes, folds, *, n_repeats=1, units=No
         for f in range(folds.max() + 1)
     ]
     tested = as_rows(y, predicted, probabilities, classes, folds=folds, units=units)
-    return cross_validated_intervals(by_fold, tested, n_repeats=n_repeats, unit="units")
+    factors = inflation(by_fold, len(classes))
+    return cross_validated_intervals(by_fold, tested, n_repeats=n_repeats, unit="units", factors=factors)
 
 
 def width(interval):
@@ -154,11 +155,13 @@ def test_a_score_that_is_undefined_in_folds_says_so():
     assert interval.folds[0] is None
     assert "undefined in 1 of 4" in interval.method
     assert interval.low < interval.mean < interval.high
+    by_fold = [score_predictions(y[folds == f], predicted[folds == f], None, classes) for f in range(4)]
     bare = cross_validated_intervals(
-        [score_predictions(y[folds == f], predicted[folds == f], None, classes) for f in range(4)],
+        by_fold,
         as_rows(y, predicted, None, classes, folds=folds),
         n_repeats=1,
         unit="units",
+        factors=inflation(by_fold, len(classes)),
     )
     assert bare["roc_auc"].mean is None
     assert bare["roc_auc"].method == "undefined (4 folds, undefined in 4 of 4)"
