@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featx.errors import StoreError
 from featx.learn.alignment import align, check_paths
-from featx.learn.dataset import Features, check_learnable, load_features
+from featx.learn.dataset import Features, check_class_names, check_different, load_features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.paired import metric_of
 from featx.learn.plan import EvaluationPlan, plan_evaluation
@@ -71,7 +71,7 @@ def rank(
     names = [str(path) for path in paths]
     check_paths(names)
     start = time.perf_counter()
-    columns = [_columns(name, options) for name in names]
+    columns = [_columns(name, options, is_alone=len(names) == 1) for name in names]
     alignment = align(names, columns, only_common=options.allow_missing)
     study = _Study.of(alignment.samples, options)
     test = study.test()
@@ -101,10 +101,15 @@ def rank(
     )
 
 
-def _columns(path: str, options: RankOptions) -> Features:
-    """Load what a file says of its samples; its features are read, checked, and let go."""
+def _columns(path: str, options: RankOptions, *, is_alone: bool) -> Features:
+    """Load what a file says of its samples; its features are read, checked, and let go.
+
+    Beside others, a file whose features are all the same is simply the last.
+    """
     features = load_features(path, allow_missing=options.allow_missing)
-    check_learnable(features, name=path)
+    check_class_names(features)
+    if is_alone:
+        check_different(features, name=path)
     return replace(features, X=np.empty((len(features), 0), dtype=np.float32))
 
 

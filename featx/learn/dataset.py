@@ -264,8 +264,7 @@ def check_learnable(features: Features, *, name: str = "") -> None:
     InputError
         All samples have the same features.
     """
-    names, counts = np.unique(features.y[features.y != ""], return_counts=True)
-    _check_class_names(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+    check_class_names(features)
     check_different(features, name=name)
 
 
@@ -281,7 +280,10 @@ def check_different(features: Features, *, name: str = "") -> None:
         )
 
 
-def _check_class_names(counts: dict[str, int]) -> None:
+def check_class_names(features: Features) -> None:
+    """Raise LabelsError when two classes have names that look the same, or one is of blanks alone."""
+    names, each = np.unique(features.y[features.y != ""], return_counts=True)
+    counts = dict(zip(names.tolist(), each.tolist(), strict=True))
     seen: dict[str, str] = {}
     mend = "mend the labels where they come from and run `featx extract` again: it computes no features for that"
     for name in counts:

@@ -167,7 +167,7 @@ def test_export_and_import_and_what_the_result_is_good_for(featx, made, photos, 
 
     few = ("--cv", "2", "--inner-cv", "2", "--C-grid", "0.1:1:2", "--n-jobs", "1", "-q")
     assert featx("fit", "cache/foreign.h5", "-o", "foreign.featx", *few).code == 0
-    assert "it classifies feature files, and no images" in featx("info", "foreign.featx").out
+    assert "it is for feature files, and not for images" in featx("info", "foreign.featx").out
     outcome = featx("predict", "foreign.featx", photos, "-q")
     assert outcome.code == 2
     assert "made elsewhere and imported (foreign:my network)" in outcome.err

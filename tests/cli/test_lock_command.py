@@ -33,7 +33,7 @@ def test_lock_says_what_is_locked_and_what_to_do_next(featx, features, tmp_path)
     assert narrow(outcome.out, tmp_path)
     again = featx("lock", features)
     assert again.code == 2
-    assert "has been locked on" in again.err
+    assert "has been locked on" in " ".join(again.err.split())
 
 
 def test_lock_json_holds_the_account(featx, features):
