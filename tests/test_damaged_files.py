@@ -14,6 +14,7 @@ def odd_ones(seeds):
             if not case.is_good]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_three_hundred_damaged_files():
     assert not odd_ones(range(300))
 

@@ -492,7 +492,7 @@ def test_a_fit_that_did_not_converge_and_a_C_at_the_edge_are_reported(monkeypatc
 @pytest.mark.parametrize(
     ("names", "C_grid"),
     [
-        (("svm-rbf",), (1e-3, 1e3, 6)),
+        pytest.param(("svm-rbf",), (1e-3, 1e3, 6), marks=pytest.mark.slow),
         pytest.param(("logreg", "svm", "svm-rbf"), (1e-4, 10, 4), marks=pytest.mark.slow),
     ],
 )

@@ -262,6 +262,7 @@ def test_the_bundle_holds_the_winners_features_and_weights(tmp_path):
 # The choice is paid for
 
 
+@pytest.mark.slow
 def test_on_noise_the_whole_selection_scores_chance_where_the_best_of_shows_more():
     options = dataclasses.replace(LEAN, heads=("lda",))
     whole, best_of = [], []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from featx.errors import UsageError
-from featx.fit import arrange, fit_features
+from featx.fit import arrange, fit_classes
 from featx.learn.contest import Entry
 from featx.learn.dataset import Features
 from featx.learn.groups import GroupIds, resolve_groups
@@ -81,8 +81,8 @@ class Course:
     def fit(self):
         left = {name: self.files[name] for name in self.races.survivors}
         if len(left) == 1:
-            return fit_features(next(iter(left.values())), self.options)
-        return fit_features(left, self.options, roster=self.races.roster)
+            return fit_classes(next(iter(left.values())), self.options)
+        return fit_classes(left, self.options, roster=self.races.roster)
 
     def decisions(self, race):
         return [one for one in self.races.decisions if one.race == race]
@@ -205,15 +205,15 @@ def test_with_one_rung_it_is_the_contest_of_several_files():
     files = {"a": features(signal=0.8, seed=1), "b": features(signal=1.0, seed=2)}
     course = Course(files, first=N)
     assert (course.races.decisions, course.asked) == ([], {})
-    ours, expected = course.fit().to_dict(), fit_features(files, LEAN).to_dict()
+    ours, expected = course.fit().to_dict(), fit_classes(files, LEAN).to_dict()
     assert ours | {"seconds": 0} == expected | {"seconds": 0}
 
 
 def test_who_was_dropped_from_a_race_cannot_win_its_part():
     files = {"a": features(signal=1.0, seed=1), "b": features(signal=1.2, seed=2)}
-    everything = fit_features(files, LEAN)
+    everything = fit_classes(files, LEAN)
     roster = {"1": ("a",), "2": ("b",), "3": ("a",), "final": ("b",)}
-    result = fit_features(files, LEAN, roster=roster)
+    result = fit_classes(files, LEAN, roster=roster)
     assert (result.file_of_fold, result.file) == (["a", "b", "a"], "b")
     folds = [
         everything.files[name].evaluation.scores["accuracy"].folds[place] for place, name in enumerate(["a", "b", "a"])
@@ -251,7 +251,7 @@ def test_on_noise_the_score_is_chance_where_the_best_of_shows_more():
         course = Course(files, options=options, first=20)
         assert course.races.decisions
         whole.append(course.fit().whole.evaluation.scores["balanced_accuracy"].mean)
-        alone = fit_features(files, options).files.values()
+        alone = fit_classes(files, options).files.values()
         best_of.append(max(one.evaluation.scores["balanced_accuracy"].mean for one in alone))
     error = np.std(whole, ddof=1) / len(whole) ** 0.5
     assert abs(np.mean(whole) - 0.5) < 3 * error < 0.08

@@ -13,7 +13,7 @@ from featx.vision.backbones import load_backbone
 from featx.vision.embed import Embedder
 from featx.vision.graph import fold_batch_norms
 from featx.vision.images import open_rgb, preprocess_pixels
-from featx.vision.packed import PackedConvolution, pack_graph
+from featx.vision.packed import PackedConvolution, can_pack, pack_graph
 from featx.vision.precision import bfloat16_gain, processor_has_bfloat16, round_weights
 from featx.vision.task import Task
 from featx.vision.torch_runtime import Exact, keep_exact
@@ -61,6 +61,7 @@ def test_modules_that_stay_exact_keep_weights_and_dtype():
     assert sum(isinstance(module, Exact) for module in kept.modules()) == 3
 
 
+@pytest.mark.skipif(not can_pack("bfloat16"), reason="this processor has no packed weights in bfloat16")
 def test_packed_or_under_autocast_the_numbers_are_those_of_bfloat16():
     names, images = ("stem",), torch.randn(4, 3, 128, 128)
     graph = round_weights(graph_of(), names)
