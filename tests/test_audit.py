@@ -155,6 +155,7 @@ def test_an_honest_class_survives_and_a_site_apart_from_the_label_is_not_flagged
 # ---- shortcuts
 
 
+@pytest.mark.slow
 def test_noise_flags_nothing(tmp_path):
     rng = np.random.default_rng(0)
     n = 80

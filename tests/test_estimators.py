@@ -222,6 +222,7 @@ def test_a_pickle_holds_no_weights_and_works_in_another_process(paths, labels) -
     assert np.allclose(there, fitted.predict_proba(paths), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_grid_search_with_two_jobs_equals_one(paths, labels, tmp_path) -> None:
     grid = {"imagefeatures__node": ["stage1", "stage2"]}
     results = [

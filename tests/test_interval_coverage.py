@@ -26,7 +26,7 @@ def bench():
         del sys.modules["bench_coverage"]
 
 
-@pytest.mark.parametrize("n", [40, 100])
+@pytest.mark.parametrize("n", [40, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["2 classes", "2 classes, chance", "2 classes, near perfect", "patients"])
 def test_nominal_95_percent_of_intervals_hold_the_expected_score(bench, name, n):
     population = next(one for one in POPULATIONS if one.name == name)
@@ -37,6 +37,7 @@ def test_nominal_95_percent_of_intervals_hold_the_expected_score(bench, name, n)
         assert 0 < one.width < 1.5
 
 
+@pytest.mark.slow
 def test_it_also_judges_what_is_not_featxs(bench):
     population = next(one for one in POPULATIONS if one.name == "2 classes, chance")
     held = bench.measure(population, 100, N_SETS, ["featx", "plain t of the folds"], n_jobs=1)

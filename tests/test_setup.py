@@ -136,6 +136,7 @@ def test_the_environment_is_refreshed_once_when_a_file_changes(project: Path, na
     assert n_builds(project) == before + 1
 
 
+@pytest.mark.slow
 def test_a_refresh_for_bin_featx_keeps_the_development_tools(project: Path) -> None:
     ensure = f"ROOT='{project}'; . bin/env.sh; ensure_env dev"
     subprocess.run(["bash", "-c", ensure], cwd=project, env=clean_environment(), check=True, capture_output=True)
@@ -164,6 +165,7 @@ def test_a_folder_that_moved_gets_its_environment_anew(project: Path) -> None:
         moved.rename(project)
 
 
+@pytest.mark.slow
 def test_a_killed_set_up_is_recognised_and_finished(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     (project / "slow").touch()
@@ -193,6 +195,7 @@ def test_ctrl_c_ends_the_set_up_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "the same command goes on from here" in err
 
 
+@pytest.mark.slow
 def test_of_two_started_at_once_one_waits_for_the_other(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     processes = [start(project, str(number)) for number in range(2)]

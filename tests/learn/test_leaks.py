@@ -64,6 +64,7 @@ def mean_of(result):
 # leak_gap
 
 
+@pytest.mark.slow
 def test_identity_without_meaning_scores_near_1_without_groups_and_chance_with_them():
     with_groups, without, gaps = [], [], []
     for seed in range(4):  # one set of 40 coin tosses may well come out at 0.4

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
@@ -60,8 +60,10 @@ def assert_same(head, parts, values=None):
 @pytest.mark.parametrize("head", HEADS)
 def test_they_say_what_heads_say_that_are_fitted_part_by_part(head, n, more, n_classes, n_folds, seed, scale):
     parts = make_parts(n, n + more, n_classes, n_folds, seed=seed, scale=scale)
-    if find_blocks(parts, 1) is not None:
-        assert_same(head, parts, [value for value in HEADS[head][1] if scale < 30 or value >= 1e-2])
+    values = [value for value in HEADS[head][1] if scale < 30 or value >= 1e-2]
+    # Few rows of many classes may be left to fitting part by part.
+    assume(find_blocks(parts, 1) is not None and HEADS[head][0]._from_all_rows(parts, values) is not None)
+    assert_same(head, parts, values)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -163,6 +163,7 @@ def rejected(n_sets, signals, *, group=1, n=60):
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal", "group"), [(0.0, 1), (0.7, 1), (0.7, 3)])
 def test_equal_procedures_are_told_apart_in_no_more_than_one_of_twenty_sets(signal, group):
     n_sets = 150

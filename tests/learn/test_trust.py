@@ -124,6 +124,7 @@ def test_isotonic_regression_on_few_samples_is_done_when_asked_for_and_warned_of
     assert any("overfits" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_processes(monkeypatch):
     data = features(groups=[f"p{i // 3}" for i in range(90)])
     one = fit_features(data, options(calibration="temperature"))

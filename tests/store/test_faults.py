@@ -163,6 +163,7 @@ def test_a_full_disk_at_every_operation_is_a_store_write_error_and_the_run_resum
     assert n_exact > 12
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_every_operation_keeps_the_open_shard_and_the_run_resumes(tmp_path, monkeypatch, no_sync):
     places, whole = operations(tmp_path, monkeypatch, nothing, step=60)
     for at in places:

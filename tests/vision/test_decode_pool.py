@@ -323,6 +323,7 @@ def test_workers_end_with_a_parent_that_was_killed_also_in_the_middle_of_an_imag
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_works_and_a_file_beside_it_is_no_module_of_the_worker(tmp_path):
     write(tmp_path, "1", "2")
     (tmp_path / "script").mkdir()

@@ -275,6 +275,7 @@ with torch.inference_mode():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_pack("float32"), reason="needs oneDNN's operators")
 def test_weights_are_laid_out_once_and_not_in_every_call():
     told = subprocess.run(

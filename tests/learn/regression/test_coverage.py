@@ -25,6 +25,7 @@ def bench():
         del sys.modules["bench_regression"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nothing to learn, 50 features", "patients, strong signal"])
 def test_nominal_95_percent_hold_the_expected_score_and_90_percent_the_next_number(bench, name):
     population = next(one for one in bench.POPULATIONS if one.name == name)
