@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 
 
 class LinearHead(FeatureClassifier):
-    """A linear classifier whose coefficients were found elsewhere: it decides, and cannot be fitted.
+    """A linear classifier whose coefficients were found elsewhere: it decides, and refuses to be fitted.
 
     Attributes
     ----------
@@ -28,6 +28,12 @@ class LinearHead(FeatureClassifier):
     classes_ : array (n_classes,)
     n_features_in_ : int
     """
+
+    def fit(self, _X: ArrayLike, _y: ArrayLike) -> LinearHead:
+        """Refuse, with a TypeError."""
+        raise TypeError(
+            "the coefficients of a LinearHead belong to a network that was tuned; they are not fitted again"
+        )
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
         """Return the softmax (n, n_classes) of the decision values of features (n, n_features)."""
