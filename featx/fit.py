@@ -33,7 +33,7 @@ FloatArray = NDArray[np.float64]
 
 def fit(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    options: FitOptions = FitOptions(),
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
@@ -81,7 +81,7 @@ def fit(
 
 def fit_features(
     features: Features | Mapping[str, Features],
-    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    options: FitOptions = FitOptions(),
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,

@@ -6,7 +6,9 @@ import csv
 import io
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -293,8 +295,8 @@ class FitResult:
         return {**facts, "spec": self.spec, "manifest_digest": self.digest, "fitted_on": fitted_on}
 
 
-def save(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Save the classifier with its facts as a ``.featx`` bundle.
+def save(result: FitResult, path: str | os.PathLike[str], *, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Save the classifier with its facts, and more facts of those who ask, as a ``.featx`` bundle.
 
     Raises
     ------
@@ -310,7 +312,7 @@ def save(result: FitResult, path: str | os.PathLike[str]) -> None:
     save_bundle(
         path,
         estimator=result.estimator,
-        facts=result.facts(),
+        facts={**result.facts(), **more},
         weights=result.weights,
         conformal=result.trust.conformal,
         novelty=result.trust.novelty,

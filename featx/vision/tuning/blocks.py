@@ -35,7 +35,7 @@ def find_blocks(network: TunedNetwork) -> list[list[str]]:
         block = prefix + inner.partition(".")[0] if inner else name.rpartition(".")[0] or name
         blocks.setdefault(block, []).append(name)
     joined: list[list[str]] = []
-    for block, names in blocks.items():
+    for names in blocks.values():
         if joined and not any(name.endswith("weight") and used[name].ndim > 1 for name in names):
             joined[-1] += names
         else:

@@ -202,13 +202,18 @@ class Training:
         if self._checkpoint is not None:
             self._checkpoint.check_space(4 * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
+            if state is not None and "done" in state:
+                return _tuned_of(state["done"])
             if state is not None:
                 self._restore(state)
         if not self._history:
             self._end_epoch(Epoch(0, None, None, 0.0, 0.0, None))
         while len(self._history) <= self.recipe.epochs and not self._is_patience_over():
             self._run_epoch(len(self._history))
-        return self._blended() if self._validate is not None else self._last()
+        tuned = self._blended() if self._validate is not None else self._last()
+        if self._checkpoint is not None:
+            self._checkpoint.save({"done": {**vars(tuned), "history": [asdict(epoch) for epoch in tuned.history]}})
+        return tuned
 
     def _run_epoch(self, number: int) -> None:
         recipe, train = self.recipe, self._train
@@ -312,6 +317,10 @@ class Training:
         best = state["best"]
         self._best = None if best is None else (tuple(best["scores"]), best["epoch"], best["state"])
         self._history = [Epoch(**epoch) for epoch in state["history"]]
+
+
+def _tuned_of(state: Mapping[str, Any]) -> Tuned:
+    return Tuned(**{**state, "history": [Epoch(**epoch) for epoch in state["history"]]})
 
 
 def blend(start: State, end: State, share: float) -> State:
