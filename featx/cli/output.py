@@ -168,10 +168,8 @@ class _Lines:
         self.printed = now
         rate = done / (now - self.started)
         left = describe_seconds((total - done) / rate)
-        say(
-            f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left"
-            + (f"; {note}" if note else "")
-        )
+        more = f"; {note}" if note else ""
+        say(f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left{more}")
 
 
 @contextmanager
