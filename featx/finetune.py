@@ -543,7 +543,7 @@ class _Job:
         return trainer.train(task, resume=self.resume, progress=advance)
 
     def _call(self, part: TuningPart, outcome: TunedPart) -> tuple[NDArray[Any], FloatArray]:
-        """Return classes and calibrated probabilities of the test part: the frozen head's, where tuning did not help."""
+        """Return classes and calibrated probabilities of the test part; the frozen head's, where the start is best."""
         if outcome.tuned.best_epoch == 0:
             return self._frozen_predictions(part)
         probabilities = softmax(outcome.test)
