@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from featx.vision.backbones import Backbone
 from featx.vision.graph import cut_graph
 from featx.vision.nodes import Place, read_features
+from featx.vision.tuning.lower import Halves, cut_below
 
 HEAD = "head"
 """Begins the names of the head's parameters; all others are the backbone's."""
@@ -59,6 +60,7 @@ class TunedNetwork(nn.Module):
         self._place = Place(backbone.node, backbone.spec.pooling)
         graph = cut_graph(self.network, [self._place], with_scores=False)
         self._graph = (graph,)  # in a tuple: its modules are the network's, and are not to be counted twice
+        self._halves: tuple[Halves, ...] = ()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the pooled features (B, n_features) of normalised images (B, 3, h, w)."""
@@ -71,7 +73,25 @@ class TunedNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the values (B, n_classes) of normalised images (B, 3, h, w)."""
-        features = self.features(images)
+        return self._values(self.features(images))
+
+    def freeze_below(self, trained: Sequence[nn.Parameter]) -> bool:
+        """Cut the network below the first use of some parameters, for `lower` and `from_lower`; tell whether it can."""
+        (graph,) = self._graph
+        halves = None if graph is None else cut_below(graph, trained)
+        self._halves = () if halves is None else (halves,)
+        return bool(self._halves)
+
+    def lower(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what the frozen part gives for normalised images (B, 3, h, w): tensors (B, ...)."""
+        outputs: tuple[torch.Tensor, ...] = self._halves[0].lower(images)
+        return outputs
+
+    def from_lower(self, kept: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the values (B, n_classes) of images from what `lower` gave for them."""
+        return self._values(self._halves[0].upper(*kept)[0])
+
+    def _values(self, features: torch.Tensor) -> torch.Tensor:
         if self.unit_length:
             features = functional.normalize(features, eps=torch.finfo(features.dtype).tiny)
         values: torch.Tensor = self.head(features)
@@ -83,6 +103,8 @@ class TunedNetwork(nn.Module):
         for module in self.network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+        for halves in self._halves:
+            halves.lower.eval()  # what is frozen has no dropout
         return self
 
     def used(self) -> dict[str, nn.Parameter]:

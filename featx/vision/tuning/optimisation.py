@@ -114,13 +114,17 @@ class Optimisation:
     def _trained(self) -> list[torch.Tensor]:
         return [parameter for block in self._blocks for parameter in block.parameters]
 
-    def take_step(self, images: torch.Tensor, codes: IntArray) -> StepRecord:
+    def trained(self) -> list[nn.Parameter]:
+        """List the backbone's parameters that are trained."""
+        return [parameter for block in self._blocks if not block.is_head for parameter in block.parameters]
+
+    def take_step(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], codes: IntArray) -> StepRecord:
         """Train on one batch.
 
         Parameters
         ----------
-        images : torch.Tensor
-            Normalised float32 (B, 3, h, w).
+        inputs : torch.Tensor, or tuple of them
+            Normalised float32 images (B, 3, h, w); or what `TunedNetwork.lower` gave for them.
         codes : int array (B,)
             The class of each.
 
@@ -139,8 +143,10 @@ class Optimisation:
         self._open_blocks()
         for group, block in zip(self._optimiser.param_groups, self._blocks, strict=True):
             group["lr"] = recipe.lr * block.share * factor
-        images, targets = mix(images, self._one_hot(codes), recipe, self.step)
-        loss = self._accumulate(images, targets)
+        targets = self._one_hot(codes)
+        if isinstance(inputs, torch.Tensor):
+            inputs, targets = mix(inputs, targets, recipe, self.step)
+        loss = self._accumulate(inputs, targets)
         record = StepRecord(loss, float("nan"), recipe.lr * factor)
         if np.isfinite(loss):
             record = StepRecord(loss, self._update(), recipe.lr * factor)
@@ -159,33 +165,39 @@ class Optimisation:
         n_classes = len(self._class_weights)
         return functional.one_hot(torch.from_numpy(codes), n_classes).to(torch.float32)
 
-    def _accumulate(self, images: torch.Tensor, targets: torch.Tensor) -> float:
+    def _accumulate(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], targets: torch.Tensor) -> float:
         """Add up the gradient of the mean loss over a batch in parts that fit into memory; return the loss."""
         while True:
             try:
-                return self._accumulate_parts(images, targets)
+                return self._accumulate_parts(inputs, targets)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             self._optimiser.zero_grad(set_to_none=True)
             if self.micro_batch == 1:
                 raise DeviceMemoryError(device=str(self._device), batch=1)
-            self.micro_batch = max(1, min(self.micro_batch, len(images)) // 2)
+            self.micro_batch = max(1, min(self.micro_batch, len(targets)) // 2)
 
-    def _accumulate_parts(self, images: torch.Tensor, targets: torch.Tensor) -> float:
+    def _accumulate_parts(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], targets: torch.Tensor) -> float:
         smoothing, n_classes = self.recipe.label_smoothing, targets.shape[1]
         targets = (targets * (1.0 - smoothing) + smoothing / n_classes).to(self._device)
         weights = targets @ self._class_weights
         total = 0.0
-        for start in range(0, len(images), self.micro_batch):
+        for start in range(0, len(targets), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             with self.autocast():
-                values = self.network(images[part].to(self._device, non_blocking=True))
+                values = self._values(inputs, part)
             each = -(targets[part] * functional.log_softmax(values.float(), dim=1)).sum(dim=1)
             loss = (weights[part] * each).sum() / weights.sum()
             torch.autograd.backward(self._scaler.scale(loss))
             total += float(loss.detach())
         return total
+
+    def _values(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], part: slice) -> torch.Tensor:
+        if isinstance(inputs, tuple):
+            return self.network.from_lower([each[part].to(self._device, non_blocking=True) for each in inputs])
+        values: torch.Tensor = self.network(inputs[part].to(self._device, non_blocking=True))
+        return values
 
     def _update(self) -> float:
         recipe = self.recipe

@@ -25,6 +25,9 @@ IMAGE_KINDS: dict[str, tuple[str, ...]] = {
 left), what has no up and down is turned."""
 
 
+_KEPT_VIEWS = 4
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is tuned. The same recipe, images and start give the same weights.
@@ -77,6 +80,9 @@ class Recipe:
         ``"bfloat16"`` or ``"float16"`` autocast, or ``"float32"``.
     images : str
         One of `IMAGE_KINDS`.
+    views : int, optional
+        How many views of each image take turns; 0: another one in every epoch. None: 4 where the lower part of the
+        network is frozen, so that what it gives for them can be kept; else 0.
     patience : int
         Epochs without a better validation score after which training ends; 0: never.
     random_state : int
@@ -106,6 +112,7 @@ class Recipe:
     ema: float = 0.0
     dtype: str = "float32"
     images: str = "photographs"
+    views: int | None = None
     patience: int = 5
     random_state: int = 0
 
@@ -138,6 +145,7 @@ class Recipe:
             ("--cutmix", self.cutmix, 0, math.inf),
             ("--clip", self.clip, 0, math.inf),
             ("--ema", self.ema, 0, 1),
+            ("--views", self.views or 0, 0, math.inf),
             ("--patience", self.patience, 0, math.inf),
             ("--random-state", self.random_state, 0, math.inf),
         ):
@@ -150,6 +158,16 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready builtins."""
         return asdict(self)
+
+    @property
+    def keeps_lower(self) -> bool:
+        """Whether what a frozen lower part gives for an image may be kept: images are not mixed."""
+        return self.train in ("head", "last-block") and not self.mixup and not self.cutmix
+
+    def view_of(self, epoch: int) -> int:
+        """Return which of the views an epoch, counted from 1, takes."""
+        n_views = self.views if self.views is not None else _KEPT_VIEWS if self.keeps_lower else 0
+        return epoch if not n_views else 1 + (epoch - 1) % n_views
 
     def factor(self, step: int, n_steps: int) -> float:
         """Return the share of its largest value that the learning rate has in a step, counted from 0."""

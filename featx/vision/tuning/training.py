@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from featx.errors import InputError
 from featx.vision.devices import exact_arithmetic
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
+from featx.vision.tuning.lower import ActivationCache, available_memory
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import IMAGE_KINDS, Recipe
@@ -25,6 +26,8 @@ Score = Callable[[FloatArray, IntArray], tuple[float, float]]
 """Values (n, n_classes) and codes (n,) of validation samples to two scores; the second decides where the first ties."""
 State = dict[str, torch.Tensor]
 
+_KEPT_SHARE = 0.25
+"""Of the memory that is free when a training begins, for what frozen layers give."""
 BLENDS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the way from the start to the tuned weights that are tried (WiSE-FT, Wortsman et al. 2022,
 https://arxiv.org/abs/2109.01903)."""
@@ -180,6 +183,7 @@ class Training:
         self.optimisation = Optimisation(
             network, recipe, recipe.epochs * steps, class_weights(train.codes, n_classes, recipe.class_weight)
         )
+        self.kept = self._keep_lower()
         self._best: tuple[tuple[float, float], int, State] | None = None
         self._history: list[Epoch] = []
 
@@ -218,18 +222,19 @@ class Training:
     def _run_epoch(self, number: int) -> None:
         recipe, train = self.recipe, self._train
         order = epoch_order(len(train.positions), recipe.random_state, number)
-        views = epoch_views(train.positions[order], IMAGE_KINDS[recipe.images], recipe.random_state, number)
+        kinds, view = IMAGE_KINDS[recipe.images], recipe.view_of(number)
+        views = epoch_views(train.positions[order], kinds, recipe.random_state, view)
         torch.manual_seed(hash_seed(recipe.random_state, number))  # dropout
         self.network.train()
         start, losses, n_images = time.perf_counter(), [], 0
         lr = 0.0
         with exact_arithmetic:
-            for batch in self.reader.batches(train.positions[order], recipe.batch_size, views):
-                codes = train.codes[order[n_images : n_images + len(batch.positions)]]
-                record = self.optimisation.take_step(batch.images, codes)
+            for positions, inputs in self._inputs(train.positions[order], views):
+                codes = train.codes[order[n_images : n_images + len(positions)]]
+                record = self.optimisation.take_step(inputs, codes)
                 if not np.isfinite(record.loss) or not np.isfinite(record.gradient):
-                    raise self._not_finite(number, batch.positions)
-                n_images += len(batch.positions)
+                    raise self._not_finite(number, positions)
+                n_images += len(positions)
                 losses.append(record.loss)
                 lr = record.lr
                 self._tell(number, float(np.mean(losses)))
@@ -237,6 +242,28 @@ class Training:
         self._end_epoch(
             Epoch(number, float(np.mean(losses)), None, lr, self.optimisation.distance(), n_images / seconds)
         )
+
+    def _inputs(
+        self, positions: IntArray, views: Sequence[str]
+    ) -> Iterator[tuple[IntArray, torch.Tensor | tuple[torch.Tensor, ...]]]:
+        """Yield batches of images, or of what the frozen lower part of the network gives for them."""
+        size = self.recipe.batch_size
+        if self.kept is not None:
+            yield from self.kept.batches(positions, views, size, self.reader.batches)
+            return
+        for batch in self.reader.batches(positions, size, views):
+            yield batch.positions, batch.images
+
+    def _keep_lower(self) -> ActivationCache | None:
+        if not self.recipe.keeps_lower or not self.network.freeze_below(self.optimisation.trained()):
+            return None
+        device = next(self.network.parameters()).device
+
+        def lower(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            with self.optimisation.autocast():
+                return self.network.lower(images.to(device))
+
+        return ActivationCache(lower, limit=int(_KEPT_SHARE * available_memory()))
 
     def _not_finite(self, number: int, positions: IntArray) -> LossError:
         step = self.optimisation.step

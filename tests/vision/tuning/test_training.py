@@ -12,6 +12,7 @@ from featx.manifest.folder import read_folder
 from featx.spec import FeatureRequest
 from featx.vision.backbones import load_backbone
 from featx.vision.engine import EngineOptions
+from featx.vision.tuning import training as training_module
 from featx.vision.tuning.blocks import find_blocks
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
@@ -67,6 +68,10 @@ def reader(manifest, backbone):
 @pytest.fixture
 def part(manifest):
     return Part(np.arange(N), np.array([int(label) for label in manifest.labels]))
+
+
+def fresh():
+    return load_backbone(FeatureRequest(backbone="featx-mini"))
 
 
 def tuned_network(backbone, seed=0):
@@ -226,6 +231,41 @@ def test_what_cannot_be_trained_is_refused(backbone, reader, part):
         train(backbone, reader, part, dataclasses.replace(QUICK, train="everything"))
 
 
+# ---- the frozen lower part
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_16", "featx-mini"])
+@pytest.mark.parametrize("what", ["head", "last-block"])
+def test_both_halves_together_are_the_network(name, what):
+    backbone = load_backbone(FeatureRequest(backbone=name, weights="random"))
+    network = TunedNetwork(backbone, np.ones((2, backbone.spec.n_features)), np.zeros(2)).eval()
+    step = Optimisation(network, dataclasses.replace(QUICK, train=what), 10, np.ones(2))
+    images = torch.randn(2, 3, *backbone.spec.preprocess.crop, generator=torch.Generator().manual_seed(0))
+    assert network.freeze_below(step.trained())
+    with torch.inference_mode():
+        kept = network.lower(images)
+        torch.testing.assert_close(network.from_lower(kept), network(images))
+        assert all(len(tensor) == 2 for tensor in kept)
+
+
+def test_keeping_what_frozen_layers_give_changes_nothing(backbone, reader, part, monkeypatch):
+    recipe = dataclasses.replace(QUICK, train="last-block", epochs=3, views=2)
+    training = Training(tuned_network(backbone), reader, part, recipe, n_classes=C)
+    kept = training.run()
+    assert (training.kept.hits, training.kept.misses) == (N, 2 * N)
+    assert training.kept.size > 0
+    monkeypatch.setattr(training_module, "_KEPT_SHARE", 0.0)
+    again = Training(tuned_network(fresh()), reader, part, recipe, n_classes=C)
+    computed = again.run()
+    assert (again.kept.hits, again.kept.misses, again.kept.size) == (0, 3 * N, 0)
+    for name, tensor in kept.state.items():
+        torch.testing.assert_close(computed.state[name], tensor, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(Recipe, "keeps_lower", False)
+    whole = train(fresh(), reader, part, recipe)
+    for name, tensor in kept.state.items():
+        torch.testing.assert_close(whole.state[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 # ---- schedules and steps
 
 
@@ -308,9 +348,9 @@ def test_workers_apply_the_views_that_are_asked_for(manifest, backbone, num_work
 def test_an_image_that_cannot_be_read_is_named(tmp_path, backbone):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with ImageReader(read_folder(tmp_path), backbone.spec, EngineOptions(num_workers=0)) as reader:
-        with pytest.raises(ImageDecodeError) as caught:
-            next(reader.batches([0], 1))
+    broken = ImageReader(read_folder(tmp_path), backbone.spec, EngineOptions(num_workers=0))
+    with broken as reader, pytest.raises(ImageDecodeError) as caught:
+        next(reader.batches([0], 1))
     assert caught.value.key == "a/broken.png"
 
 
