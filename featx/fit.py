@@ -42,7 +42,7 @@ FloatArray = NDArray[np.float64]
 
 def fit(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    options: FitOptions = FitOptions(),
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,
@@ -118,7 +118,7 @@ def arrange(
 
 def fit_features(
     features: Features | Mapping[str, Features],
-    options: FitOptions = FitOptions(),  # noqa: B008  frozen
+    options: FitOptions = FitOptions(),
     *,
     progress: Progress | None = None,
     ledger: SearchLedger | None = None,

@@ -26,6 +26,7 @@ COMMANDS = {
     "fewshot": "What few labels give, what more would bring, and which to get next.",
     "audit": "Look for shortcuts, sites where scores do not hold, and wrong labels.",
     "fit": "Train and cross-validate a head on a feature file.",
+    "finetune": "Train the network itself, and keep that only where it wins.",
     "predict": "Classify new images with a saved bundle.",
     "info": "Show what is in a feature file or a bundle.",
     "cache": "Look after feature files: list, check, clean up, join, export, import.",

@@ -9,12 +9,17 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
-Advance = Callable[[int, int], None]
-"""Called as ``advance(done, total)``."""
+
+class Advance(Protocol):
+    """Called as ``advance(done, total)``, with a note where there is something to add."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show how far the work is."""
+
 
 COLUMNS = 99  # of a line at most, where its words allow it
 PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is not a terminal
@@ -130,7 +135,7 @@ def describe_bytes(size: int) -> str:
 def progress(what: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
     """Show work that goes on: a bar with rate and time left on a terminal, plain lines elsewhere."""
     if quiet:
-        yield lambda done, total: None
+        yield lambda done, total, note="": None
     elif sys.stderr.isatty():
         with _bar(what, unit) as advance:
             yield advance
@@ -157,14 +162,15 @@ class _Lines:
         self.what, self.unit = what, unit
         self.started = self.printed = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if now - self.printed < PLAIN_SECONDS or not 0 < done < total:
             return
         self.printed = now
         rate = done / (now - self.started)
         left = describe_seconds((total - done) / rate)
-        say(f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left")
+        more = f"; {note}" if note else ""
+        say(f"{self.what}: {done:,} of {total:,} {self.unit}, {rate:.1f} {self.unit}/s, {left} left{more}")
 
 
 @contextmanager
@@ -182,9 +188,9 @@ def _bar(what: str, unit: str) -> Iterator[Advance]:
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(what, total=None)
 
-    def advance(done: int, total: int) -> None:
+    def advance(done: int, total: int, note: str = "") -> None:
         bar.start()  # with the first news: messages of what comes before stay whole
-        bar.update(task, completed=done, total=total)
+        bar.update(task, completed=done, total=total, description=f"{what}: {note}" if note else what)
         if done >= total:
             bar.stop()  # one bar at a time: that of the next part comes now
 

@@ -27,6 +27,7 @@ HEAD = "head.skops"
 TRUSTED = (
     "featx.learn.calibrated.Calibrated",
     "featx.learn.discriminant.ShrinkageDiscriminant",
+    "featx.learn.linear_layer.LinearHead",
     "featx.learn.linear.NewtonLinearSVC",
     "featx.learn.linear.NewtonLogisticRegression",
     "featx.learn.multilabel.heads.CalledLabels",

@@ -48,6 +48,11 @@ class Comparison:
         Samples or groups whose signs were flipped.
     unit : str
         ``"samples"`` or ``"groups"``.
+    low, high : float or None
+        Ends of the 95 % interval of the difference: by a t distribution over the units, its variance stretched like
+        that of the flips.
+    folds : tuple of float or None
+        The difference in each fold.
     """
 
     first: str
@@ -58,6 +63,9 @@ class Comparison:
     p_value: float | None
     n_units: int
     unit: str
+    low: float | None = None
+    high: float | None = None
+    folds: tuple[float | None, ...] = ()
 
     @property
     def is_tie(self) -> bool:
@@ -73,7 +81,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes and ``tie``, for JSON."""
-        return {**asdict(self), "scores": list(self.scores), "tie": self.is_tie}
+        lists = {"scores": list(self.scores), "folds": list(self.folds)}
+        return {**asdict(self), **lists, "tie": self.is_tie}
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,30 @@ def compare_rows(
     shares = influences + difference / len(influences)
     parts = np.bincount(first.units, weights=shares, minlength=first.n_units).astype(np.float64)
     p_value = flip_signs(parts, stretch=stretch, random_state=random_state)
-    return Comparison(*names, scoring, (means[0], means[1]), difference, p_value, first.n_units, unit)
+    half = _half_width(parts, stretch)
+    return Comparison(
+        *names,
+        scoring,
+        (means[0], means[1]),
+        difference,
+        p_value,
+        first.n_units,
+        unit,
+        None if half is None else difference - half,
+        None if half is None else difference + half,
+        tuple(None if np.isnan(one) else float(one) for one in by_fold),
+    )
+
+
+def _half_width(parts: FloatArray, stretch: float) -> float | None:
+    """Return half the 95 % interval of a sum of independent parts; None for a single one."""
+    from scipy.special import stdtrit
+
+    n = len(parts)
+    if n < 2:
+        return None
+    variance = n / (n - 1) * float(np.sum((parts - parts.mean()) ** 2)) * stretch
+    return float(stdtrit(n - 1, 1.0 - LEVEL / 2) * variance**0.5)
 
 
 def compare_with_guessing(

@@ -6,8 +6,9 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -388,8 +389,8 @@ class Result(Protocol):
     def iter_out_of_fold(self) -> Iterator[list[Any]]: ...  # noqa: D102
 
 
-def save(result: Result, path: str | os.PathLike[str]) -> None:
-    """Save the fitted head with its facts as a ``.featx`` bundle.
+def save(result: Result, path: str | os.PathLike[str], *, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Save the fitted head with its facts, and more facts of those who ask, as a ``.featx`` bundle.
 
     Raises
     ------
@@ -403,7 +404,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     save_bundle(
         path,
         estimator=result.estimator,
-        facts=result.facts(),
+        facts={**result.facts(), **more},
         weights=result.weights,
         **result.members(),
     )

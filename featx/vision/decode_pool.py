@@ -67,12 +67,12 @@ class DecodePool:
         self._busy: set[DecodeWorker] = set()
         self._is_closed = False
 
-    def submit(self, position: int, wanted: Sequence[int]) -> Future[list[Outcome]]:
+    def submit(self, position: int, wanted: Sequence[int], views: Sequence[str] | None = None) -> Future[list[Outcome]]:
         """Have a sample read: gives an outcome for each plan that is wanted, by its number.
 
-        The future raises what is no fault of the image.
+        Views take the place of those of the plans. The future raises what is no fault of the image.
         """
-        return self._threads.submit(self._read, position, wanted)
+        return self._threads.submit(self._read, position, wanted, views)
 
     def close(self) -> None:
         """End everything at once; what has not begun is not begun."""
@@ -92,13 +92,13 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, position: int, wanted: Sequence[int]) -> list[Outcome]:
+    def _read(self, position: int, wanted: Sequence[int], views: Sequence[str] | None) -> list[Outcome]:
         manifest = self._manifest
         place = manifest.paths[position]
         if self._in_process or not place or position in manifest.refused:
-            return read_sample(manifest, position, [self._plans[i] for i in wanted])
+            return read_sample(manifest, position, [self._plans[i].with_views(views) for i in wanted])
         key = manifest.keys[position]
-        request = decoder.request(place, key, frame_of(manifest, position), wanted)
+        request = decoder.request(place, key, frame_of(manifest, position), wanted, views)
         reason = ""
         for _ in range(_TRIES):
             worker = self._take()

@@ -57,9 +57,12 @@ def greeting(plans: Sequence[PixelPlan]) -> bytes:
     )
 
 
-def request(place: str, key: str, frame: int, wanted: Sequence[int]) -> bytes:
-    """Return the frame that asks for one sample: see `featx.vision.pixels.read_file`, plans by their number."""
-    return _frame({"place": place, "key": key, "frame": frame, "wanted": list(wanted)})
+def request(place: str, key: str, frame: int, wanted: Sequence[int], views: Sequence[str] | None = None) -> bytes:
+    """Return the frame that asks for one sample: see `featx.vision.pixels.read_file`, plans by their number.
+
+    Views take the place of those of the plans.
+    """
+    return _frame({"place": place, "key": key, "frame": frame, "wanted": list(wanted), "views": views})
 
 
 def main(parent: int) -> None:
@@ -91,7 +94,7 @@ def main(parent: int) -> None:
             _send(answers, {"ready": True})
             continue
         try:
-            wanted = [plans[i] for i in message["wanted"]]
+            wanted = [plans[i].with_views(message["views"]) for i in message["wanted"]]
             outcomes = read_file(message["place"], message["key"], message["frame"], wanted)
         except FeatxError as error:  # an option that does not fit, an extra that is missing: not the image's fault
             facts = {name: value for name, value in vars(error).items() if isinstance(value, str | int)}

@@ -47,6 +47,10 @@ class PixelPlan:
         whole = whole and spec.views == (PLAIN,) and spec.preprocess.decoder != NVJPEG
         return cls(replace(spec.preprocess, mean=(), std=()), spec.views, whole)
 
+    def with_views(self, views: Sequence[str] | None) -> PixelPlan:
+        """Return the plan with other views; None: as it is."""
+        return self if views is None else replace(self, views=tuple(views))
+
     @property
     def reading(self) -> Reading:
         """How a file is decoded: plans that agree in it share the decoded image."""

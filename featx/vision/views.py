@@ -83,6 +83,20 @@ def plan_views(n: int, seed: int = 0, kinds: Collection[str] = VIEW_KINDS) -> tu
     return tuple(views)
 
 
+def draw_view(kinds: Collection[str], seed: Sequence[int]) -> str:
+    """Draw one view by itself, the same for the same arguments; where mirroring is allowed, half of them are mirrored.
+
+    Parameters
+    ----------
+    kinds : collection of str
+        What may be done to an image: of `KINDS`.
+    seed : sequence of int
+        At least 0 each.
+    """
+    rng = np.random.default_rng(seed)
+    return _draw(rng, [kind for kind in KINDS if kind in kinds], int(rng.integers(2)))
+
+
 def check_views(views: Sequence[str]) -> None:
     """Check the views of a spec that came from a file.
 

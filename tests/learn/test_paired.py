@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, permutation_test, ttest_1samp
 from sklearn.metrics import balanced_accuracy_score
 
 from featx.learn.paired import Comparison, Comparisons, compare, compare_with_guessing, flip_signs
@@ -67,6 +67,15 @@ def test_accuracy_on_a_fixed_part_has_the_exact_p_value_of_mcnemar(flips):
     assert found.difference == pytest.approx((flips[1] - flips[0]) / 13)
     assert (found.n_units, found.unit) == (13, "samples")
     assert found.scores == pytest.approx((np.mean(one == y), np.mean(two == y)))
+
+
+def test_the_interval_of_a_difference_in_accuracy_is_that_of_the_paired_t_test():
+    y = labels(40)
+    one, two = calls(y, [0, 5]), calls(y, [1, 2, 3, 4, 5, 6, 7])
+    found = compare_fixed(y, one, two)
+    ci = ttest_1samp((one == y).astype(float) - (two == y), 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ci.low, ci.high))
+    assert found.folds == pytest.approx((found.difference,))
 
 
 def test_a_group_of_copies_counts_as_one_sample():

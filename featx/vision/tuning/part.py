@@ -1,0 +1,225 @@
+"""One training part: a copy of the network is trained, and asked about the test part."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featx.errors import InputError
+from featx.manifest.record import Manifest
+from featx.spec import FeatureSpec
+from featx.vision import tensors
+from featx.vision.backbones import Backbone
+from featx.vision.devices import choose_device, exact_arithmetic
+from featx.vision.engine import EngineOptions
+from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.images import ImageReader
+from featx.vision.tuning.network import TunedNetwork
+from featx.vision.tuning.optimisation import Optimisation
+from featx.vision.tuning.recipe import Recipe
+from featx.vision.tuning.training import Part, Progress, Score, Training, Tuned
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+TUNED = "tuned"
+"""`FeatureSpec.weights` of a network that was tuned."""
+START_TOLERANCE = 1e-4
+"""By how much values may differ before the first step, as a share of the largest of them (or of 1)."""
+_TRIAL_STEPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PartTask:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    name : str
+    train : Part
+    validate : Part or None
+    test : int array
+        Positions in the manifest; may be empty.
+    coef, intercept : float arrays (n_classes, n_features) and (n_classes,)
+        Of the head that the training begins with.
+    unit_length : bool
+        Whether features are divided by their length before the head.
+    check : int array
+        Positions of samples whose values are known.
+    expected : float array (n_check, n_classes)
+        The frozen head's values for them.
+    """
+
+    name: str
+    train: Part
+    validate: Part | None
+    test: IntArray
+    coef: FloatArray
+    intercept: FloatArray
+    unit_length: bool
+    check: IntArray
+    expected: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class TunedPart:
+    """What came of a task.
+
+    Attributes
+    ----------
+    tuned : Tuned
+    test, validate : float arrays (n_test, n_classes) and (n_validate, n_classes)
+        The tuned network's values for these samples.
+    start_difference : float
+        Largest difference of values before the first step.
+    """
+
+    tuned: Tuned
+    test: FloatArray
+    validate: FloatArray
+    start_difference: float
+
+
+class PartTrainer:
+    """Trains parts of the same study.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Is copied for each part.
+    manifest : Manifest
+    recipe : Recipe
+    engine : EngineOptions
+        Workers and device.
+    n_classes : int
+    score : callable
+        See `featx.vision.tuning.training.Score`.
+    folder : Path, optional
+        For checkpoints.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        manifest: Manifest,
+        recipe: Recipe,
+        engine: EngineOptions,
+        *,
+        n_classes: int,
+        score: Score | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._backbone, self._manifest, self._recipe, self._engine = backbone, manifest, recipe, engine
+        self._n_classes, self._score, self._folder = n_classes, score, folder
+        self.device = choose_device(engine.device)
+
+    def seconds_per_step(self, task: PartTask) -> float:
+        """Measure a few steps on a copy: decoding, forward and backward pass."""
+        network = self._network(task)
+        recipe = replace(self._recipe, warmup=0.0)
+        size = min(recipe.batch_size, len(task.train.positions))
+        n = min(len(task.train.positions), size * (_TRIAL_STEPS + 1))
+        step = Optimisation(network.train(), recipe, _TRIAL_STEPS + 1, np.ones(self._n_classes))
+        times = []
+        with self._reader() as reader, exact_arithmetic:
+            begun = time.perf_counter()
+            for start, batch in zip(range(0, n, size), reader.batches(task.train.positions[:n], size), strict=False):
+                step.take_step(batch.images, task.train.codes[start : start + size])
+                times.append(time.perf_counter() - begun)
+                begun = time.perf_counter()
+        return float(np.median(times[1:] or times))
+
+    def train(self, task: PartTask, *, resume: bool = False, progress: Progress | None = None) -> TunedPart:
+        """Train a part, and ask the tuned network about its validation and test parts.
+
+        Raises
+        ------
+        InputError
+            The network does not begin where the frozen head ends; as `featx.vision.tuning.training.Training.run`.
+        """
+        network = self._network(task)
+        with self._reader() as reader:
+            training = Training(
+                network,
+                reader,
+                task.train,
+                self._recipe,
+                n_classes=self._n_classes,
+                validate=task.validate,
+                score=self._score,
+                checkpoint=self._checkpoint(task),
+                progress=progress,
+            )
+            difference = check_start(task, training.values(task.check))
+            tuned = training.run(resume=resume)
+            network.restore(tuned.state)
+            nothing = np.empty((0, self._n_classes))
+            validate = nothing if task.validate is None else training.values(task.validate.positions)
+            test = training.values(task.test) if len(task.test) else nothing
+        return TunedPart(tuned, test, validate, difference)
+
+    def pack(self, task: PartTask, tuned: Tuned) -> tuple[FeatureSpec, bytes, FloatArray, FloatArray]:
+        """Return spec and weights of a tuned backbone, and coefficients and intercepts of its head."""
+        network = self._network(task)
+        network.restore(tuned.state)
+        own = network.network.cpu().eval()
+        spec = replace(self._backbone.spec, weights=TUNED, weights_sha256=tensors.tensors_sha256(own), logits=False)
+        head = network.head.cpu()
+        coef, intercept = (value.detach().numpy().astype(np.float64) for value in (head.weight, head.bias))
+        return spec, tensors.pack(own), coef, intercept
+
+    def _network(self, task: PartTask) -> TunedNetwork:
+        copied = replace(self._backbone, network=copy.deepcopy(self._backbone.network))
+        network = TunedNetwork(copied, task.coef, task.intercept, unit_length=task.unit_length)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _reader(self) -> ImageReader:
+        return ImageReader(self._manifest, self._backbone.spec, self._engine)
+
+    def _checkpoint(self, task: PartTask) -> Checkpoint | None:
+        if self._folder is None:
+            return None
+        return Checkpoint(self._folder / f"{task.name}.pt", self._identity(task))
+
+    def _identity(self, task: PartTask) -> dict[str, Any]:
+        validate = [] if task.validate is None else task.validate.positions.tolist()
+        return {
+            "spec": self._backbone.spec.fingerprint,
+            "recipe": self._recipe.to_dict(),
+            "train": [self._manifest.keys[place] for place in task.train.positions],
+            "codes": task.train.codes.tolist(),
+            "validate": [self._manifest.keys[place] for place in validate],
+            "start": [
+                task.unit_length,
+                *np.round(task.coef, 9).ravel().tolist(),
+                *np.round(task.intercept, 9).tolist(),
+            ],
+        }
+
+
+def check_start(task: PartTask, values: FloatArray) -> float:
+    """Return the largest difference between a network's values and the frozen head's.
+
+    Raises
+    ------
+    InputError
+        If it is above `START_TOLERANCE`.
+    """
+    if not len(values):
+        return 0.0
+    difference = float(np.abs(values - task.expected).max())
+    allowed = START_TOLERANCE * max(1.0, float(np.abs(task.expected).max()))
+    if not difference <= allowed:
+        raise InputError(
+            f"the network does not begin where the frozen head ends: their values differ by up to {difference:.2g}, "
+            f"{allowed:.2g} is allowed. The features may be of other images, or made with lower precision; extract "
+            "them again"
+        )
+    return difference
