@@ -10,7 +10,7 @@ import click
 from featx.cli import output
 
 if TYPE_CHECKING:
-    from featx.finetune import FinetuneResult, PartHistory
+    from featx.finetuning.result import FinetuneResult, PartHistory
     from featx.learn.scores import Evaluation
 
 
@@ -19,10 +19,11 @@ def print_finetune(result: FinetuneResult, target: str, folder: Path) -> None:
     output.print_text(f"Verdict: {result.verdict.describe()}")
     click.echo("")
     rows = [
-        [name, _interval(result.tuned, name), _interval(result.frozen_scores, name)] for name in result.tuned.scores
+        [name, _interval(result.tuned_scores, name), _interval(result.frozen_scores, name)]
+        for name in result.tuned_scores.scores
     ]
     output.print_table(["score", "tuned", "frozen"], rows)
-    output.print_text(f"\nScores are {result.tuned.estimand}.")
+    output.print_text(f"what they estimate: {result.tuned_scores.estimand}")
     click.echo("")
     output.print_table(
         ["part", "trained on", "validated on", "start", "best epoch", "of the way", "at the start", "best", "images/s"],

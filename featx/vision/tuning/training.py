@@ -28,6 +28,8 @@ State = dict[str, torch.Tensor]
 
 _KEPT_SHARE = 0.25
 """Of the memory that is free when a training begins, for what frozen layers give."""
+STATES = 4
+"""Times the size of the network that a checkpoint has at most: it, its best epoch, two moments of each weight."""
 BLENDS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the way from the start to the tuned weights that are tried (WiSE-FT, Wortsman et al. 2022,
 https://arxiv.org/abs/2109.01903)."""
@@ -204,7 +206,7 @@ class Training:
         DeviceMemoryError, StoreWriteError
         """
         if self._checkpoint is not None:
-            self._checkpoint.check_space(4 * sum(tensor.nbytes for tensor in self._start.values()))
+            self._checkpoint.check_space(STATES * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
             if state is not None and "done" in state:
                 return _tuned_of(state["done"])
