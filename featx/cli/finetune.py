@@ -35,6 +35,8 @@ _RECIPE = (
     help="Of the frozen classifier; linear ones are where tuning begins.")  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=1), default=5, show_default=True,
     help="Folds on which tuned and frozen are compared; 1: on the first of five alone.")  # fmt: skip
+@click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True,
+    help="Folds in which the frozen head is chosen.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 0.5), default=0.2, show_default=True, metavar="SHARE",
     help="Of each training part, for the choice of the best epoch.")  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
@@ -142,6 +144,7 @@ def _read_options(values: dict[str, Any]) -> FinetuneOptions:
         fit=FitOptions(
             heads=tuple(values["heads"]),
             cv=values["cv"] if values["cv"] > 1 else _FOLDS,
+            inner_cv=values["inner_cv"],
             split=values["split"],
             positive=values["positive"],
             class_weight=values["class_weight"],
