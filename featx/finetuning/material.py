@@ -101,11 +101,18 @@ class Gathering:
             return self._extracted(path, start)
 
     def _extracted(self, path: Path, start: Start) -> Material:
-        from featx.extract import extract
+        from featx.extract import UpdateOptions, extract
 
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.progress("extract", "images") as advance:
-            extract(self.manifest, path, request=start.request, engine=self.engine, progress=advance)
+            extract(
+                self.manifest,
+                path,
+                request=start.request,
+                engine=self.engine,
+                update=UpdateOptions(replace=True),  # a file of this stage's own: nothing that the user has made
+                progress=advance,
+            )
         return self._from_file(path, None, start.request.backbone)
 
     def _from_file(self, path: str | os.PathLike[str], bundle: Bundle | None, code: str) -> Material:
