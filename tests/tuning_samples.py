@@ -6,7 +6,7 @@ from PIL import Image
 from featx.fit import FitOptions
 
 LEAN = FitOptions(
-    cv=3, inner_cv=2, C_grid=(1e-2, 1, 2), scalings=("raw",), n_jobs=1, calibration="none", conformal="off",
+    cv=2, inner_cv=2, C_grid=(1e-2, 1, 2), scalings=("raw",), n_jobs=1, calibration="none", conformal="off",
     novelty=False, leak_gap=False,
 )  # fmt: skip
 """A fit of milliseconds."""
