@@ -18,8 +18,8 @@ from featx.finetuning.judging import Judging
 from featx.finetuning.material import Gathering, Material, read_start
 from featx.finetuning.options import FinetuneOptions, FinetuneProgress, Keep, Notify, Progress, Start
 from featx.finetuning.pace import Pace, check_time
-from featx.finetuning.result import FROZEN, FinetuneResult, PartHistory, TunedClassifier
-from featx.fit import FitOptions, FitResult, fit_classes, save
+from featx.finetuning.result import FROZEN, FinetuneResult, PartHistory, TunedClassifier, save_frozen
+from featx.fit import FitOptions, FitResult, fit_classes
 from featx.learn.bundle import Bundle
 from featx.learn.contest import enter
 from featx.learn.gate import BETTER
@@ -280,7 +280,7 @@ class FinetuneJob:
         BundleError
             If it cannot be written.
         """
-        save(self.frozen, path, more={"finetune": {"verdict": None, "holds": FROZEN}})
+        save_frozen(self.frozen, path, {"verdict": None, "holds": FROZEN}, "was stopped before it could be judged")
 
     def _train(self, part: TuningPart, pace: Pace) -> TunedPart:
         task = self._task(part)
@@ -320,5 +320,6 @@ class FinetuneJob:
 
 
 _NOTHING_TUNED = (
-    "On all training samples, no epoch was better than the start on the validation part: the frozen classifier is kept."
+    "On all training samples, no epoch was better than the start on the images kept for the choice of the epoch: the "
+    "frozen classifier is kept (with --validation 0 the last epoch would be taken, whatever it is worth)."
 )

@@ -120,7 +120,8 @@ def run(source, start=None, chosen=OPTIONS, **more):
 
 def plan(source, start=None, chosen=OPTIONS, **more):
     start = start or Start(features=source.parent / "photos.h5", request=REQUEST)
-    return plan_finetune(source, start, chosen, source_options=PATIENTS, engine=HERE, **more)
+    grouped = PATIENTS if (source / "moss").exists() else SourceOptions()
+    return plan_finetune(source, start, chosen, source_options=grouped, engine=HERE, **more)
 
 
 def from_file(path, request=REQUEST, **more):
@@ -255,6 +256,7 @@ def test_the_frozen_classifier_is_kept_unless_tuning_wins_or_is_forced(photos):
         facts = load_bundle(f"{name}.featx").facts
         assert facts["finetune"]["holds"] == holds
         assert facts["finetune"]["verdict"]
+        assert {"frozen": frozen, "forced": forced}[name].verdict.describe() in facts["description"]
 
 
 def test_a_network_that_no_epoch_made_better_is_not_kept_even_by_force(photos):
@@ -267,35 +269,35 @@ def test_a_network_that_no_epoch_made_better_is_not_kept_even_by_force(photos):
 # ---- the bundle
 
 
-def by_hand(folder, job, source_positions):
-    """What the network of the final checkpoint says of images, without any of featx's own bundle."""
+def by_hand(folder, job):
+    """What the network of the final checkpoint says of all images, without any of featx's own bundle."""
     state = torch.load(folder / "final.pt", weights_only=True)["state"]["done"]["state"]
-    spec = job.material.backbone.spec
+    spec, manifest = job.material.backbone.spec, job.material.manifest
     backbone = restore_backbone(spec, job.material.weights, allow_code=SMALL)
     n_classes, n_features = state["head.weight"].shape
     network = TunedNetwork(backbone, np.zeros((n_classes, n_features)), np.zeros(n_classes))
     network.restore(state)
     network.eval()
-    with ImageReader(job.material.manifest, spec, HERE) as reader, torch.inference_mode():
-        return network(next(reader.batches(source_positions, 100)).images).double().numpy()
+    with ImageReader(manifest, spec, HERE) as reader, torch.inference_mode():
+        return network(next(reader.batches(np.arange(len(manifest)), 100)).images).double().numpy()
 
 
 @pytest.mark.parametrize("validation", [0.0, 0.3])
-def test_predict_python_and_scikit_learn_take_the_tuned_bundle_and_say_what_training_ended_with(
-    tmp_path, photos, validation
-):
-    chosen = options(force=True, validation=validation, recipe={"lr": 3e-2, "epochs": 4})
-    job = plan(photos, chosen=chosen, keep=Keep(tmp_path / "kept"))
+def test_predict_python_and_scikit_learn_take_the_tuned_bundle_and_say_what_training_ended_with(tmp_path, validation):
+    folder = write_stripes(tmp_path / "stripes", 32)
+    recipe = {"lr": 1e-2, "epochs": 6, "images": "none"}
+    chosen = options(force=True, validation=validation, recipe=recipe, cv=1)
+    job = plan(folder, NEITHER, chosen, keep=Keep(tmp_path / "kept"))
     result = job.run()
     assert result.holds == "tuned"
     result.save("tuned.featx")
-    values = by_hand(tmp_path / "kept", job, np.arange(24))
-    probabilities = softmax(values / (result.tuned.calibration.temperature or 1.0))
+    values = by_hand(tmp_path / "kept", job)
+    probabilities = result.tuned.calibration.apply(softmax(values))
 
-    found = predict("tuned.featx", photos, engine=HERE, allow_code=SMALL)
+    found = predict("tuned.featx", folder, engine=HERE, allow_code=SMALL)
     np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-5)
     loaded = load_bundle("tuned.featx")
-    paths = [photos / key for key in job.material.manifest.keys]
+    paths = [folder / key for key in job.material.manifest.keys]
     X = ImageFeatures(loaded.spec, "tuned.featx", allow_code=SMALL, num_workers=0, device="cpu").transform(paths)
     np.testing.assert_allclose(loaded.predict_proba(X), probabilities, atol=1e-5)
     assert loaded.predict(X).tolist() == np.array(loaded.classes)[values.argmax(axis=1)].tolist()
@@ -379,6 +381,7 @@ def test_a_stopped_run_leaves_the_frozen_classifier(photos, bundle):
     job = plan(photos)
     job.save_frozen("stopped.featx")
     stopped = load_bundle("stopped.featx")
+    assert stopped.facts["description"].endswith("A fine-tune of the network was stopped before it could be judged.")
     assert stopped.facts["finetune"] == {"verdict": None, "holds": "frozen"}
     found = predict("stopped.featx", photos, engine=HERE, allow_code=SMALL)
     expected = predict(bundle, photos, engine=HERE, allow_code=SMALL)

@@ -12,7 +12,7 @@ from featx.learn.calibrated import Calibrated
 from featx.learn.calibration import Calibration
 from featx.learn.gate import Verdict
 from featx.learn.linear_layer import LinearLayer
-from featx.learn.result import save as save_frozen
+from featx.learn.result import save
 from featx.learn.scores import Evaluation
 from featx.learn.tuning_parts import TuningPart
 from featx.spec import FeatureSpec
@@ -154,14 +154,14 @@ class FinetuneResult:
         BundleError
             If it cannot be written.
         """
-        told = {"finetune": self.to_dict()}
+        told = self.to_dict()
         if self.tuned is None:
-            save_frozen(self.frozen, path, more=told)
+            save_frozen(self.frozen, path, told, f"found {self.verdict.describe()}")
             return
         save_bundle(
             path,
             estimator=Calibrated.of(self.tuned.layer.to_head(), self.tuned.calibration),
-            facts={**self._facts(), **told},
+            facts={**self._facts(), "finetune": told},
             weights=self.tuned.weights,
         )
 
@@ -190,6 +190,18 @@ class FinetuneResult:
         )
         chosen = f", by {best.n_validate} samples for that choice." if best.n_validate else ", the last."
         return f"{made}{chosen} Beside the frozen classifier: {self.verdict.describe()}"
+
+
+def save_frozen(frozen: FitResult, path: str | os.PathLike[str], told: dict[str, Any], came: str) -> None:
+    """Save the frozen classifier, with what came of the fine-tune as an object and in words.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be written.
+    """
+    description = f"{frozen.description} A fine-tune of the network {came}"
+    save(frozen, path, more={"finetune": told, "description": description.rstrip(".") + "."})
 
 
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
