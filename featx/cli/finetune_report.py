@@ -35,9 +35,10 @@ def print_finetune(result: FinetuneResult, target: str, folder: Path) -> None:
     for note in result.notes:
         output.print_text(f"! {note}")
     size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    force = ", and with --force as well keeps the tuned network all the same" if result.holds == "frozen" else ""
     output.print_text(
-        f"\nkept: {folder} ({output.describe_bytes(size)}), where each training ended. The same command with --resume "
-        "does not train again, also where --force is added; remove the folder when you are done"
+        f"\nkept: {folder} ({output.describe_bytes(size)}), what each training ended with: the same command with "
+        f"--resume does not repeat them{force}. Remove the folder when you are done"
     )
     click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
 
