@@ -444,7 +444,7 @@ def test_one_class_in_a_split_is_refused(tmp_path):
     for path in (folder / "val" / "rust").iterdir():
         path.unlink()
     with pytest.raises(LabelsError, match="one class only"):
-        finetune(folder, Start(request=REQUEST), OPTIONS, engine=HERE)
+        finetune(folder, NEITHER, OPTIONS, engine=HERE)
 
 
 @pytest.mark.parametrize("size", [1, 1000])
@@ -521,13 +521,16 @@ def test_a_bundle_of_another_task_is_refused(features, photos, tmp_path):
 @pytest.mark.slow
 def test_on_pure_noise_at_most_2_of_20_sets_say_better(tmp_path):
     recipe = {"epochs": 4, "lr": 1e-2, "images": "none", "batch_size": 16}
-    verdicts = []
+    verdicts, epochs = [], []
     for seed in range(20):
         folder = write_noise(tmp_path / f"noise-{seed}", 60, seed=seed)
         chosen = options(recipe={**recipe, "random_state": seed}, fit={"cv": 5, "random_state": seed}, cv=5)
-        verdicts.append(finetune(folder, Start(request=REQUEST), chosen, engine=HERE).verdict.verdict)
+        result = finetune(folder, NEITHER, chosen, engine=HERE)
+        verdicts.append(result.verdict.verdict)
+        epochs += [part.best_epoch for part in result.history]
     assert verdicts.count("better") <= 2
     assert verdicts.count("worse") <= 2
+    assert sum(epoch > 0 for epoch in epochs) > len(epochs) / 4  # else it is the frozen head beside itself
 
 
 @pytest.mark.slow
