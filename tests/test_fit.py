@@ -16,10 +16,10 @@ from featx.errors import InputError, LabelsError, StoreWriteError, UnknownNameEr
 from featx.fit import FitOptions, fit, fit_features, save, save_out_of_fold
 from featx.learn import linear
 from featx.learn.bundle import load_bundle
+from featx.learn.choice import Choice
 from featx.learn.dataset import Features
 from featx.learn.heads import make_head
 from featx.learn.scores import score_predictions
-from featx.learn.search import Choice
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec, Preprocess
 from featx.store import disk

@@ -17,6 +17,8 @@ from featx.errors import UsageError
 from featx.learn.bundle import SHA_DIGITS, save_bundle
 from featx.learn.by_group import GroupEvaluation
 from featx.learn.candidates import Searched, cv_results
+from featx.learn.choice import Choice, setting
+from featx.learn.convergence import Unconverged
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.intervals import Interval
@@ -26,7 +28,6 @@ from featx.learn.paired import Comparisons
 from featx.learn.plan import EvaluationPlan
 from featx.learn.race_account import RaceAccount
 from featx.learn.scores import Evaluation
-from featx.learn.search import Choice, Unconverged, setting
 from featx.learn.threshold import Thresholds
 from featx.learn.trust import Trust
 from featx.learn.views import ViewUse

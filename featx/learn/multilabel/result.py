@@ -10,6 +10,7 @@ import numpy as np
 
 from featx.learn.bundle import SHA_DIGITS
 from featx.learn.candidates import Searched
+from featx.learn.convergence import Unconverged
 from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.leaks import Leaks
@@ -28,7 +29,6 @@ from featx.learn.result import (
     note_no_groups,
     note_unconverged,
 )
-from featx.learn.search import Unconverged
 from featx.learn.trust import describe_novelty
 from featx.learn.views import ViewUse
 from featx.spec import FeatureSpec
