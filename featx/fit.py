@@ -17,9 +17,10 @@ from featx.learn.alignment import check_paths
 from featx.learn.candidates import Searched
 from featx.learn.contest import Candidate, Contest, Entry, enter, name_files
 from featx.learn.dataset import Features, check_learnable, load_features
+from featx.learn.fit_result import FitResult
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, finish, like
-from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
+from featx.learn.result import HeadResult, save, save_cv_results, save_out_of_fold
 from featx.learn.saveable import check_saveable
 from featx.learn.scores import Evaluation, check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -47,3 +48,8 @@ def counting() -> Iterator[list[warnings.WarningMessage]]:
             failures.append(warning)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def describe_unconverged(fits: Sequence[Unconverged], n_fits: int) -> dict[str, Any]:
+    """Return ``{count, n_fits, fits}`` for JSON."""
+    return {"count": len(fits), "n_fits": n_fits, "fits": [asdict(fit) for fit in fits]}
