@@ -9,7 +9,7 @@ import click
 
 from featx.cli import output, report
 from featx.cli.leak_report import print_leaks
-from featx.cli.trust_report import describe_novelty
+from featx.cli.trust_report import describe_novelty, describe_strangers
 
 if TYPE_CHECKING:
     from featx.learn.intervals import Interval
@@ -141,11 +141,7 @@ def _describe_caution(predictions: NumberPredictions) -> list[str]:
         if found.found is not None:
             held = found.found
             lines.append(f"  found on the new images: {_number(held.mean)} ({report.range_of(held)}; {held.method})")
-    strangers = predictions.strangers
-    if strangers is not None:
-        images = output.count(strangers.n_images, "new image")
-        lines.append(f"unlike the training set: {strangers.n_unlike:,} of {images}")
-    return lines
+    return lines + describe_strangers(predictions.strangers)
 
 
 def _print_alone(what: str, alone: dict[str, NumberEvaluation]) -> None:

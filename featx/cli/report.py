@@ -137,7 +137,7 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
         click.echo(f"saved: {target}")
 
 
-def print_failures(predictions: Answers) -> None:
+def print_failures(predictions: Answers[Any]) -> None:
     """Print which images have no prediction, and why."""
     if predictions.failures:
         click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")

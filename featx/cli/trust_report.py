@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from featx.learn.judgement import Abstaining, Judgement, Sets
     from featx.learn.novelty import Novelty
     from featx.learn.reliability import Reliability
+    from featx.learn.strangers import Strangers
     from featx.learn.trust import Trust
 
 MOST_CLASSES = 10  # whose found coverage is named
@@ -67,10 +68,14 @@ def describe_judgement(judgement: Judgement) -> list[str]:
         lines += _describe_sets(judgement.sets)
     if judgement.abstaining is not None:
         lines.append(_describe_abstaining(judgement.abstaining))
-    found = judgement.strangers
-    if found is not None:
-        lines.append(f"unlike the training set: {found.n_unlike:,} of {output.count(found.n_images, 'new image')}")
-    return lines
+    return lines + describe_strangers(judgement.strangers)
+
+
+def describe_strangers(found: Strangers | None) -> list[str]:
+    """Say how many images are unlike the training set, where that is known."""
+    if found is None:
+        return []
+    return [f"unlike the training set: {found.n_unlike:,} of {output.count(found.n_images, 'new image')}"]
 
 
 def _describe_map(trust: Trust) -> str:
