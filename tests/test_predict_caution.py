@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import write_file
 from threadpoolctl import threadpool_limits
-from trust_samples import features, options, write_file
+from trust_samples import features, options
 
 import featx
 from featx import Caution, load_bundle, predict
