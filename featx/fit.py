@@ -68,7 +68,7 @@ def fit(
     Returns
     -------
     FitResult, or what the task of the options gives instead
-        Each has ``to_dict``, ``save`` and ``save_out_of_fold``.
+        Each has ``to_dict``; `save`, `save_cv_results` and `save_out_of_fold` take it.
 
     Raises
     ------
