@@ -84,7 +84,7 @@ class Optimisation:
         self._device = next(network.parameters()).device
         self._class_weights = torch.tensor(weights, dtype=torch.float32, device=self._device)
         self._blocks = [*self._backbone_blocks(), self._head_block()]
-        groups = [{"params": block.parameters, "lr": recipe.lr * block.share} for block in self._blocks]
+        groups = [{"params": block.parameters, "lr": recipe.largest_lr * block.share} for block in self._blocks]
         self._optimiser = _make_optimiser(groups, recipe)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.dtype == "float16")
         self._mean = [parameter.detach().clone() for parameter in self._trained()] if recipe.ema else []
@@ -101,7 +101,8 @@ class Optimisation:
 
     def _head_block(self) -> _Block:
         recipe, parameters = self.recipe, list(self.network.head.parameters())
-        share = 1.0 if recipe.head_lr is None else recipe.head_lr / recipe.lr if recipe.lr else 0.0
+        lr = recipe.largest_lr
+        share = 1.0 if recipe.head_lr is None else recipe.head_lr / lr if lr else 0.0
         origin = Anchor.here if recipe.l2sp_head_origin == "start" else Anchor.zero
         drawn = _drawn(parameters, recipe.l2sp_all)
         anchors = [origin(drawn, recipe.l2sp_head), Anchor.zero(_drawn(parameters, False), recipe.weight_decay)]
@@ -118,7 +119,9 @@ class Optimisation:
         """List the backbone's parameters that are trained."""
         return [parameter for block in self._blocks if not block.is_head for parameter in block.parameters]
 
-    def take_step(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], codes: IntArray) -> StepRecord:
+    def take_step(
+        self, inputs: torch.Tensor | tuple[torch.Tensor, ...], codes: IntArray, *, lr: float | None = None
+    ) -> StepRecord:
         """Train on one batch.
 
         Parameters
@@ -127,6 +130,8 @@ class Optimisation:
             Normalised float32 images (B, 3, h, w); or what `TunedNetwork.lower` gave for them.
         codes : int array (B,)
             The class of each.
+        lr : float, optional
+            In place of what the schedule says.
 
         Returns
         -------
@@ -139,17 +144,18 @@ class Optimisation:
             Even one image is too much.
         """
         recipe = self.recipe
-        factor = recipe.factor(self.step, self.n_steps)
+        if lr is None:
+            lr = recipe.largest_lr * recipe.factor(self.step, self.n_steps)
         self._open_blocks()
         for group, block in zip(self._optimiser.param_groups, self._blocks, strict=True):
-            group["lr"] = recipe.lr * block.share * factor
+            group["lr"] = lr * block.share
         targets = self._one_hot(codes)
         if isinstance(inputs, torch.Tensor):
             inputs, targets = mix(inputs, targets, recipe, self.step)
         loss = self._accumulate(inputs, targets)
-        record = StepRecord(loss, float("nan"), recipe.lr * factor)
+        record = StepRecord(loss, float("nan"), lr)
         if np.isfinite(loss):
-            record = StepRecord(loss, self._update(), recipe.lr * factor)
+            record = StepRecord(loss, self._update(), lr)
         self._optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return record
@@ -269,5 +275,5 @@ def _drawn(parameters: list[nn.Parameter], everything: bool) -> list[nn.Paramete
 
 def _make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=0.0)  # decay is a proximal step, as L2-SP's
+        return torch.optim.SGD(groups, lr=recipe.largest_lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.largest_lr, weight_decay=0.0)  # decay is a proximal step, as L2-SP's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader
+from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import Recipe
@@ -79,12 +80,15 @@ class TunedPart:
         The tuned network's values for these samples.
     start_difference : float
         Largest difference of values before the first step.
+    lr : float
+        Largest learning rate: the recipe's, or what a test found.
     """
 
     tuned: Tuned
     test: FloatArray
     validate: FloatArray
     start_difference: float
+    lr: float
 
 
 class PartTrainer:
@@ -123,7 +127,7 @@ class PartTrainer:
     def seconds_per_step(self, task: PartTask) -> float:
         """Measure a few steps on a copy: decoding, forward and backward pass."""
         network = self._network(task)
-        recipe = replace(self._recipe, warmup=0.0)
+        recipe = replace(self._recipe, warmup=0.0, lr=self._recipe.lr or 0.0)
         size = min(recipe.batch_size, len(task.train.positions))
         n = min(len(task.train.positions), size * (_TRIAL_STEPS + 1))
         step = Optimisation(network.train(), recipe, _TRIAL_STEPS + 1, np.ones(self._n_classes))
@@ -146,11 +150,12 @@ class PartTrainer:
         """
         network = self._network(task)
         with self._reader() as reader:
+            recipe = self._with_lr(task, reader, resume=resume)
             training = Training(
                 network,
                 reader,
                 task.train,
-                self._recipe,
+                recipe,
                 n_classes=self._n_classes,
                 validate=task.validate,
                 score=self._score,
@@ -163,7 +168,27 @@ class PartTrainer:
             nothing = np.empty((0, self._n_classes))
             validate = nothing if task.validate is None else training.values(task.validate.positions)
             test = training.values(task.test) if len(task.test) else nothing
-        return TunedPart(tuned, test, validate, difference)
+        return TunedPart(tuned, test, validate, difference, recipe.largest_lr)
+
+    def n_test_steps(self, task: PartTask) -> int:
+        """Return how many steps finding the learning rate takes at most; 0 where the recipe has one."""
+        return n_test_steps(len(task.train.positions), self._recipe)
+
+    def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool) -> Recipe:
+        """Find the learning rate on the part's own training samples, where the recipe leaves it open.
+
+        It is kept in the folder, so that a resumed training takes the same.
+        """
+        if self._recipe.lr is not None:
+            return self._recipe
+        kept = None if self._folder is None else Checkpoint(self._folder / f"{task.name}.lr.pt", self._identity(task))
+        state = kept.load() if kept is not None and resume else None
+        if state is None:
+            found = find_lr(self._network(task), reader, task.train, self._recipe, n_classes=self._n_classes)
+            state = asdict(found)
+            if kept is not None:
+                kept.save(state)
+        return replace(self._recipe, lr=LrRange(**state).lr)
 
     def pack(self, task: PartTask, tuned: Tuned) -> tuple[FeatureSpec, bytes, FloatArray, FloatArray]:
         """Return spec and weights of a tuned backbone, and coefficients and intercepts of its head."""

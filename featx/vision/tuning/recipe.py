@@ -39,8 +39,9 @@ class Recipe:
     epochs : int
         Passes over the training images, at most.
     optimiser : {"adamw", "sgd"}
-    lr : float
-        Largest learning rate, of the head and the last block.
+    lr : float, optional
+        Largest learning rate, of the head and the last block. None: found by a short test
+        (`featx.vision.tuning.lr_range`).
     head_lr : float, optional
         Of the head; None: `lr`.
     momentum : float
@@ -91,7 +92,7 @@ class Recipe:
     train: str = "all"
     epochs: int = 20
     optimiser: str = "adamw"
-    lr: float = 1e-4
+    lr: float | None = None
     head_lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -130,8 +131,8 @@ class Recipe:
             raise UsageError(f"--class-weight {self.class_weight}: expected balanced, or nothing")
         for option, number, low, high in (
             ("--epochs", self.epochs, 0, math.inf),
-            ("--lr", self.lr, 0, math.inf),
-            ("--head-lr", self.lr if self.head_lr is None else self.head_lr, 0, math.inf),
+            ("--lr", self.lr or 0, 0, math.inf),
+            ("--head-lr", self.head_lr or 0, 0, math.inf),
             ("--momentum", self.momentum, 0, 1),
             ("--weight-decay", self.weight_decay, 0, math.inf),
             ("--batch-size", self.batch_size, 1, math.inf),
@@ -158,6 +159,19 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready builtins."""
         return asdict(self)
+
+    @property
+    def largest_lr(self) -> float:
+        """The learning rate at the top of the schedule.
+
+        Raises
+        ------
+        UsageError
+            It was left to be found, and was not.
+        """
+        if self.lr is None:
+            raise UsageError("this recipe leaves the learning rate to a test: give one, or find it with find_lr")
+        return self.lr
 
     @property
     def keeps_lower(self) -> bool:
