@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from featx.vision.backbones import Backbone
 from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
 from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import Part, Progress, Score, Training, Tuned
+from featx.vision.tuning.training import Epoch, Part, Progress, Score, Training, Tuned
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -106,7 +109,9 @@ class PartTrainer:
     score : callable
         See `featx.vision.tuning.training.Score`.
     folder : Path, optional
-        For checkpoints.
+        For checkpoints, and `featx.vision.tuning.history.HistoryFiles`.
+    records : sequence of callable
+        Others who want to know of each epoch, see `featx.vision.tuning.history.Recorder`.
     """
 
     def __init__(
@@ -119,9 +124,12 @@ class PartTrainer:
         n_classes: int,
         score: Score | None = None,
         folder: Path | None = None,
+        records: Sequence[Recorder] = (),
     ) -> None:
         self._backbone, self._manifest, self._recipe, self._engine = backbone, manifest, recipe, engine
         self._n_classes, self._score, self._folder = n_classes, score, folder
+        self._records = list(records)
+        self._has_history = False
         self.device = choose_device(engine.device)
 
     def seconds_per_step(self, task: PartTask) -> float:
@@ -149,6 +157,7 @@ class PartTrainer:
             The network does not begin where the frozen head ends; as `featx.vision.tuning.training.Training.run`.
         """
         network = self._network(task)
+        self._begin_history(keep=resume)
         with self._reader() as reader:
             recipe = self._with_lr(task, reader, resume=resume)
             training = Training(
@@ -161,6 +170,7 @@ class PartTrainer:
                 score=self._score,
                 checkpoint=self._checkpoint(task),
                 progress=progress,
+                record=partial(self._tell_records, task.name),
             )
             difference = check_start(task, training.values(task.check))
             tuned = training.run(resume=resume)
@@ -169,6 +179,16 @@ class PartTrainer:
             validate = nothing if task.validate is None else training.values(task.validate.positions)
             test = training.values(task.test) if len(task.test) else nothing
         return TunedPart(tuned, test, validate, difference, recipe.largest_lr)
+
+    def _begin_history(self, *, keep: bool) -> None:
+        """Open the history with the first part: the files are those of the whole run."""
+        if self._folder is not None and not self._has_history:
+            self._records.insert(0, HistoryFiles(self._folder, keep=keep))
+            self._has_history = True
+
+    def _tell_records(self, part: str, epochs: Sequence[Epoch]) -> None:
+        for record in self._records:
+            record(part, epochs)
 
     def n_test_steps(self, task: PartTask) -> int:
         """Return how many steps finding the learning rate takes at most; 0 where the recipe has one."""

@@ -99,6 +99,7 @@ class TrainingProgress:
 
 
 Progress = Callable[[TrainingProgress], None]
+Record = Callable[[Sequence[Epoch]], None]
 
 
 class LossError(InputError):
@@ -159,6 +160,8 @@ class Training:
         See `Score`; by default the share of right ones, then the mean log loss.
     checkpoint : Checkpoint, optional
     progress : callable, optional
+    record : callable, optional
+        Told all epochs so far after each of them, and where a resumed training goes on.
     """
 
     def __init__(
@@ -173,11 +176,12 @@ class Training:
         score: Score | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Progress | None = None,
+        record: Record | None = None,
     ) -> None:
         self.network, self.reader, self.recipe = network, reader, recipe
         self._train, self._validate = train, validate
         self._score = score or accuracy
-        self._checkpoint, self._progress = checkpoint, progress
+        self._checkpoint, self._progress, self._record = checkpoint, progress, record
         self._start = network.state()
         steps = -(-len(train.positions) // recipe.batch_size)
         self.optimisation = Optimisation(
@@ -207,9 +211,12 @@ class Training:
             self._checkpoint.check_space(4 * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
             if state is not None and "done" in state:
-                return _tuned_of(state["done"])
+                tuned = _tuned_of(state["done"])
+                self._tell_record(tuned.history)
+                return tuned
             if state is not None:
                 self._restore(state)
+                self._tell_record(self._history)
         if not self._history:
             self._end_epoch(Epoch(0, None, None, 0.0, 0.0, None))
         while len(self._history) <= self.recipe.epochs and not self._is_patience_over():
@@ -280,6 +287,10 @@ class Training:
             optimisation = self.optimisation
             self._progress(TrainingProgress(optimisation.step, optimisation.n_steps, number, loss, last))
 
+    def _tell_record(self, epochs: Sequence[Epoch]) -> None:
+        if self._record is not None:
+            self._record(epochs)
+
     def _end_epoch(self, epoch: Epoch) -> None:
         """Score an epoch, keep it where it is the best, and write the checkpoint."""
         with self.optimisation.averaged():
@@ -291,6 +302,7 @@ class Training:
         self._history.append(epoch)
         if self._checkpoint is not None and epoch.number:
             self._checkpoint.save(self._state())
+        self._tell_record(self._history)
 
     def _scores(self) -> tuple[float, float] | None:
         if self._validate is None:
