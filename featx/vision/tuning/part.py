@@ -21,6 +21,7 @@ from featx.vision import tensors
 from featx.vision.backbones import Backbone
 from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
+from featx.vision.tuning.adapters import add_adapters, merge_adapters
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
@@ -215,6 +216,7 @@ class PartTrainer:
         network = self._network(task)
         network.restore(tuned.state)
         own = network.network.cpu().eval()
+        merge_adapters(own)
         spec = replace(self._backbone.spec, weights=TUNED, weights_sha256=tensors.tensors_sha256(own), logits=False)
         head = network.head.cpu()
         coef, intercept = (value.detach().numpy().astype(np.float64) for value in (head.weight, head.bias))
@@ -222,6 +224,8 @@ class PartTrainer:
 
     def _network(self, task: PartTask) -> TunedNetwork:
         copied = replace(self._backbone, network=copy.deepcopy(self._backbone.network))
+        if self._recipe.train == "lora":
+            add_adapters(copied, self._recipe)
         network = TunedNetwork(copied, task.coef, task.intercept, unit_length=task.unit_length)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -44,6 +44,10 @@ class Recipe:
         (`featx.vision.tuning.lr_range`).
     head_lr : float, optional
         Of the head; None: `lr`.
+    lora_rank : int
+        Of the adapters of ``train="lora"``, at least 1.
+    lora_alpha : float
+        What they give is multiplied by ``lora_alpha / lora_rank``.
     momentum : float
         Of SGD.
     weight_decay : float
@@ -94,6 +98,8 @@ class Recipe:
     optimiser: str = "adamw"
     lr: float | None = None
     head_lr: float | None = None
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch_size: int = 32
@@ -133,6 +139,8 @@ class Recipe:
             ("--epochs", self.epochs, 0, math.inf),
             ("--lr", self.lr or 0, 0, math.inf),
             ("--head-lr", self.head_lr or 0, 0, math.inf),
+            ("--lora-rank", self.lora_rank, 1, math.inf),
+            ("--lora-alpha", self.lora_alpha, 0, math.inf),
             ("--momentum", self.momentum, 0, 1),
             ("--weight-decay", self.weight_decay, 0, math.inf),
             ("--batch-size", self.batch_size, 1, math.inf),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featx.errors import InputError
 from featx.vision.devices import exact_arithmetic
+from featx.vision.tuning.adapters import DOWN
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.lower import ActivationCache, available_memory
@@ -363,11 +364,14 @@ def _tuned_of(state: Mapping[str, Any]) -> Tuned:
 
 
 def blend(start: State, end: State, share: float) -> State:
-    """Return tensors a share of the way from one state to another; those that are not floats are the end's."""
+    """Return tensors a share of the way from one state to another; those that are not floats are the end's.
+
+    Of an adapter ``B A``, of which B is 0 at the start, B alone is shared: so merged weights are on the straight way.
+    """
     if share == 1.0:
         return dict(end)
     return {
-        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor
+        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() and DOWN not in name else tensor
         for name, tensor in end.items()
     }
 
