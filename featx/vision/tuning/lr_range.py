@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,15 @@ def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Rec
     ImageDecodeError, DeviceMemoryError
     """
     rates = _rising(recipe.optimiser)
-    recipe = replace(recipe, lr=rates[-1], head_lr=None, mixup=0.0, cutmix=0.0, ema=0.0, unfreeze=0.0)
+    plain: dict[str, Any] = {
+        "head_lr": None,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "ema": 0.0,
+        "unfreeze": 0.0,
+        "compile": "off",
+    }
+    recipe = replace(recipe, lr=rates[-1], **plain)
     weights = class_weights(train.codes, n_classes, recipe.class_weight)
     optimisation = Optimisation(network, recipe, len(rates), weights)
     torch.manual_seed(hash_seed(recipe.random_state, 0))  # dropout

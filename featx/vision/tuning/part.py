@@ -21,13 +21,14 @@ from featx.vision import tensors
 from featx.vision.backbones import Backbone
 from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
-from featx.vision.tuning.adapters import add_adapters, merge_adapters
+from featx.vision.tuning.adapters import add_adapters, check_adapters, merge_adapters
 from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.compiled import is_compiled
 from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
 from featx.vision.tuning.network import TunedNetwork
-from featx.vision.tuning.optimisation import Optimisation
+from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import Epoch, Part, Progress, Score, Training, Tuned
 
@@ -113,6 +114,11 @@ class PartTrainer:
         For checkpoints, and `featx.vision.tuning.history.HistoryFiles`.
     records : sequence of callable
         Others who want to know of each epoch, see `featx.vision.tuning.history.Recorder`.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        The device, this machine or the network does not do what the recipe asks for.
     """
 
     def __init__(
@@ -132,11 +138,19 @@ class PartTrainer:
         self._records = list(records)
         self._has_history = False
         self.device = choose_device(engine.device)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise before anything is computed what the recipe lacks on this machine or of this network."""
+        check_dtype(self._recipe.dtype, self.device)
+        is_compiled(self._recipe, self.device, 0)
+        if self._recipe.train == "lora":
+            check_adapters(self._backbone)
 
     def seconds_per_step(self, task: PartTask) -> float:
         """Measure a few steps on a copy: decoding, forward and backward pass."""
         network = self._network(task)
-        recipe = replace(self._recipe, warmup=0.0, lr=self._recipe.lr or 0.0)
+        recipe = replace(self._recipe, warmup=0.0, lr=self._recipe.lr or 0.0, compile="off")
         size = min(recipe.batch_size, len(task.train.positions))
         n = min(len(task.train.positions), size * (_TRIAL_STEPS + 1))
         step = Optimisation(network.train(), recipe, _TRIAL_STEPS + 1, np.ones(self._n_classes))

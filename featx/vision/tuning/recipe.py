@@ -12,6 +12,7 @@ OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
 DTYPES = ("float32", "bfloat16", "float16")
 HEAD_ORIGINS = ("start", "zero")
+COMPILE = ("auto", "on", "off")
 
 IMAGE_KINDS: dict[str, tuple[str, ...]] = {
     "photographs": ("crop", "flip", "colour"),
@@ -83,6 +84,8 @@ class Recipe:
         Decay of a running mean of the weights that takes their place in the end; 0: none.
     dtype : str
         ``"bfloat16"`` or ``"float16"`` autocast, or ``"float32"``.
+    compile : {"auto", "on", "off"}
+        Whether steps go through torch.compile, see `featx.vision.tuning.compiled.is_compiled`.
     images : str
         One of `IMAGE_KINDS`.
     views : int, optional
@@ -118,6 +121,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0
     dtype: str = "float32"
+    compile: str = "auto"
     images: str = "photographs"
     views: int | None = None
     patience: int = 5
@@ -129,6 +133,7 @@ class Recipe:
             ("schedule", self.schedule, SCHEDULES),
             ("dtype", self.dtype, DTYPES),
             ("kind of images", self.images, IMAGE_KINDS),
+            ("choice for --compile", self.compile, COMPILE),
             ("origin of the head", self.l2sp_head_origin, HEAD_ORIGINS),
         ):
             if value not in known:

@@ -240,7 +240,7 @@ class Training:
             for positions, inputs in self._inputs(train.positions[order], views):
                 codes = train.codes[order[n_images : n_images + len(positions)]]
                 record = self.optimisation.take_step(inputs, codes)
-                if not np.isfinite(record.loss) or not np.isfinite(record.gradient):
+                if not np.isfinite(record.loss) or not (np.isfinite(record.gradient) or record.is_skipped):
                     raise self._not_finite(number, positions)
                 n_images += len(positions)
                 losses.append(record.loss)
