@@ -16,15 +16,23 @@ COMPILE = ("auto", "on", "off")
 
 IMAGE_KINDS: dict[str, tuple[str, ...]] = {
     "photographs": ("crop", "flip", "colour"),
-    "microscopy": ("crop", "flip", "turn", "rotate", "colour"),
-    "satellite": ("crop", "flip", "turn", "colour"),
+    "microscopy": ("crop", "flip", "turn", "spin", "colour"),
+    "satellite": ("crop", "flip", "turn", "spin", "colour"),
     "scans": ("crop", "rotate"),
     "text": ("crop",),
     "none": (),
 }
-"""What is done to images in training, of `featx.vision.views.KINDS`: text and scans are not mirrored (a heart is on the
-left), what has no up and down is turned."""
-
+"""What is done to images in training, as `featx.vision.views.draw_view` takes it: text and scans are not mirrored (a
+heart is on the left), what has no up and down is turned by any angle."""
+_IN_WORDS = {
+    "crop": "windows of 70 to 100 % of the width and height",
+    "flip": "mirrored half of the time",
+    "turn": "turned by quarters",
+    "rotate": "turned by up to 10 degrees",
+    "spin": "turned by any angle",
+    "colour": "brightness, contrast and colour changed by up to 20 %",
+}
+_LEFT_OUT = {"flip": "mirrored", "turn": "turned by quarters", "colour": "changed in colour"}
 
 _KEPT_VIEWS = 4
 
@@ -212,6 +220,24 @@ class Recipe:
         if n_blocks == 0 or step >= n_closed:
             return n_blocks
         return min(n_blocks, 1 + math.floor(step / n_closed * n_blocks))
+
+
+def describe_images(images: str) -> str:
+    """Say in one sentence how training images of a kind are varied, and how they are not.
+
+    Parameters
+    ----------
+    images : str
+        One of `IMAGE_KINDS`.
+    """
+    kinds = IMAGE_KINDS[images]
+    if not kinds:
+        return "training images are taken as they are"
+    done = [_IN_WORDS[kind] for kind in kinds if not (kind == "turn" and "spin" in kinds)]
+    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in kinds]
+    listed = " or ".join(part for part in (", ".join(left_out[:-1]), *left_out[-1:]) if part)
+    never = f"; never {listed}" if listed else ""
+    return f"training images are varied as {images}: {', '.join(done)}{never}"
 
 
 HEAD_SGD = Recipe(
