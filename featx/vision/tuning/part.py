@@ -133,19 +133,11 @@ class PartTrainer:
         folder: Path | None = None,
         records: Sequence[Recorder] = (),
     ) -> None:
+        self._records, self._has_history = list(records), False
+        check_recipe(recipe, backbone, choose_device(engine.device))
         self._backbone, self._manifest, self._recipe, self._engine = backbone, manifest, recipe, engine
         self._n_classes, self._score, self._folder = n_classes, score, folder
-        self._records = list(records)
-        self._has_history = False
         self.device = choose_device(engine.device)
-        self._check()
-
-    def _check(self) -> None:
-        """Raise before anything is computed what the recipe lacks on this machine or of this network."""
-        check_dtype(self._recipe.dtype, self.device)
-        is_compiled(self._recipe, self.device, 0)
-        if self._recipe.train == "lora":
-            check_adapters(self._backbone)
 
     def seconds_per_step(self, task: PartTask) -> float:
         """Measure a few steps on a copy: decoding, forward and backward pass."""
@@ -265,6 +257,22 @@ class PartTrainer:
                 *np.round(task.intercept, 9).tolist(),
             ],
         }
+
+
+def check_recipe(recipe: Recipe, backbone: Backbone, device: str) -> None:
+    """Raise before anything is computed what a recipe lacks on this machine or of a network.
+
+    Raises
+    ------
+    UsageError
+        float16 elsewhere than on CUDA; steps that are to be compiled without a compiler; no layers for adapters.
+    MissingExtraError
+        peft is not installed.
+    """
+    check_dtype(recipe.dtype, device)
+    is_compiled(recipe, device, 0)
+    if recipe.train == "lora":
+        check_adapters(backbone)
 
 
 def check_start(task: PartTask, values: FloatArray) -> float:
