@@ -33,11 +33,14 @@ LOWEST, HIGHEST = {"adamw": 1e-6, "sgd": 1e-5}, {"adamw": 1e-1, "sgd": 10.0}
 """Where the test begins and ends at the latest, by optimiser."""
 SHARE, MOST = 0.5, 0.1
 """Of the learning rate at which the loss falls steepest, and at most of the last one that was tried."""
-_PER_DECADE = 8
-_HALF_WINDOW = 2
+_FINE, _COARSE = 8, 4
+"""Steps for each factor of ten; the latter where a test would be more than a quarter of its training."""
+_HALF_WINDOW = 0.25
+"""Decades on either side over which the fall is measured."""
 _IMAGES = 128
 _MOST_BATCHES = 8
-_SMOOTHING = 0.8
+_SMOOTHING = 0.17
+"""What is left, after a factor of ten, of the weight of a loss in the running mean."""
 _RISEN = 3.0
 """The test ends where the loss has risen by so many times what it was at the start (and by `_FLOOR`)."""
 _FLOOR = 0.01
@@ -66,7 +69,7 @@ def n_test_steps(n_train: int, recipe: Recipe) -> int:
     """Return how many steps a test takes at most; 0 where the recipe has a learning rate."""
     if recipe.lr is not None:
         return 0
-    return _n_batches(n_train, recipe.batch_size) + len(_rising(recipe.optimiser))
+    return _n_batches(n_train, recipe.batch_size) + len(_rising(recipe, n_train))
 
 
 def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Recipe, *, n_classes: int) -> LrRange:
@@ -94,7 +97,7 @@ def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Rec
     ------
     ImageDecodeError, DeviceMemoryError
     """
-    rates = _rising(recipe.optimiser)
+    rates = _rising(recipe, len(train.positions))
     plain: dict[str, Any] = {
         "head_lr": None,
         "mixup": 0.0,
@@ -148,9 +151,12 @@ def _n_batches(n: int, batch_size: int) -> int:
     return max(1, min(n // batch_size, _IMAGES // batch_size, _MOST_BATCHES))
 
 
-def _rising(optimiser: str) -> list[float]:
-    low, high = LOWEST[optimiser], HIGHEST[optimiser]
-    n = round(_PER_DECADE * math.log10(high / low)) + 1
+def _rising(recipe: Recipe, n_train: int) -> list[float]:
+    """Return the learning rates of a test that is short beside its training."""
+    low, high = LOWEST[recipe.optimiser], HIGHEST[recipe.optimiser]
+    decades = round(math.log10(high / low))
+    n_steps = recipe.epochs * -(-n_train // recipe.batch_size)
+    n = decades * (_FINE if 4 * _FINE * decades <= n_steps else _COARSE) + 1
     return [float(lr) for lr in np.geomspace(low, high, n)]
 
 
@@ -166,15 +172,16 @@ def run_test(take_step: Step, rates: list[float], *, n_batches: int = 1) -> LrRa
     n_batches : int
         How many take turns. Each is first seen with a learning rate of 0: this is what its loss is counted from.
     """
+    kept = float(_SMOOTHING ** math.log10(rates[1] / rates[0]))
     starts = [take_step(0.0) for _ in range(n_batches)]
     risen = _RISEN * float(np.mean(starts)) + _FLOOR
     smooth, losses = 0.0, []
     for number, lr in enumerate(rates):
         change = take_step(lr) - starts[number % n_batches]
-        smooth = _SMOOTHING * smooth + (1.0 - _SMOOTHING) * change
+        smooth = kept * smooth + (1.0 - kept) * change
         if not math.isfinite(smooth):
             break
-        losses.append(smooth / (1.0 - _SMOOTHING ** (number + 1)))
+        losses.append(smooth / (1.0 - kept ** (number + 1)))
         if losses[-1] > risen:
             break
     seen = rates[: len(losses)]
@@ -198,7 +205,7 @@ def choose_lr(rates: list[float], losses: list[float]) -> float:
     if not losses:
         return rates[0]
     falling = np.array(losses[: int(np.argmin(losses)) + 1])
-    places = np.arange(len(falling))
-    after, before = np.minimum(places + _HALF_WINDOW, places[-1]), np.maximum(places - _HALF_WINDOW, 0)
+    places, window = np.arange(len(falling)), max(1, round(_HALF_WINDOW / math.log10(rates[1] / rates[0])))
+    after, before = np.minimum(places + window, places[-1]), np.maximum(places - window, 0)
     steepest = int(np.argmin(falling[after] - falling[before]))
     return float(max(rates[0], min(SHARE * rates[steepest], MOST * rates[len(losses) - 1])))

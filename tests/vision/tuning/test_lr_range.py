@@ -58,10 +58,11 @@ def quadratic(curvature, momentum):
     return take_step
 
 
+@pytest.mark.parametrize("per_decade", [4, 8])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize("curvature", [1.0, 10.0, 100.0, 1000.0])
-def test_on_a_quadratic_it_is_below_where_descent_diverges_and_of_its_order(curvature, momentum):
-    found = run_test(quadratic(curvature, momentum), RATES).lr
+def test_on_a_quadratic_it_is_below_where_descent_diverges_and_of_its_order(curvature, momentum, per_decade):
+    found = run_test(quadratic(curvature, momentum), np.geomspace(1e-5, 10.0, 6 * per_decade + 1).tolist()).lr
     limit = 2.0 * (1.0 + momentum) / curvature
     assert limit / 100 < found < limit / 2
 
@@ -168,8 +169,10 @@ def test_a_recipe_with_a_learning_rate_is_not_tested(tmp_path, tiny, manifest, p
 
 def test_the_number_of_steps_is_bounded(tiny, tiny_reader, part):
     found = find_lr(network(tiny), tiny_reader, part, OPEN, n_classes=C)
-    assert 3 + len(found.rates) <= n_test_steps(N, OPEN) == 3 + 41
-    assert n_test_steps(5, dataclasses.replace(OPEN, batch_size=32)) == 1 + 41
+    assert 3 + len(found.rates) <= n_test_steps(N, OPEN) == 3 + 21
+    assert n_test_steps(5, dataclasses.replace(OPEN, batch_size=32, optimiser="sgd")) == 1 + 25
+    assert n_test_steps(320, dataclasses.replace(OPEN, batch_size=32, epochs=16)) == 4 + 41
+    assert n_test_steps(320, dataclasses.replace(OPEN, batch_size=32, epochs=15)) == 4 + 21
 
 
 def test_a_recipe_without_a_learning_rate_cannot_be_trained_as_it_is():
