@@ -229,12 +229,12 @@ class FinetuneJob:
         if self.keep.folder is not None:
             self.keep.folder.mkdir(parents=True, exist_ok=True)
             self.trainer.check_space(tasks[-1], len(tasks))
-        recipe, step = self.options.recipe, self.trainer.seconds_per_step(tasks[0])
+        recipe = self.options.recipe
         kinds = ", ".join(IMAGE_KINDS[recipe.images]) or "not at all"
         return [
             *self._note_start(),
             f"in training, images vary as {recipe.images} do: {kinds} (--images says otherwise)",
-            check_time(tasks, recipe, self.trainer.device, step, self.options.max_hours),
+            check_time(tasks, recipe, self.trainer, self.options.max_hours),
         ]
 
     def _note_start(self) -> list[str]:

@@ -48,7 +48,7 @@ def _print_trainings(result: FinetuneResult) -> None:
     scoring = result.frozen.options.scoring
     click.echo(f"\ntrainings, with {scoring} on the images kept for the choice of the epoch")
     output.print_table(
-        ["part", "trained on", "chosen on", "begins with", "at its start", "best epoch", "there", "images/s"],
+        ["part", "trained on", "chosen on", "begins with", "lr", "at its start", "best epoch", "there", "images/s"],
         [_history(part) for part in result.history],
     )
     if any(part.best_epoch == 0 for part in result.history):
@@ -78,6 +78,7 @@ def _history(part: PartHistory) -> list[object]:
         part.n_train,
         part.n_validate,
         part.start["head"],
+        f"{part.lr:.2g}",
         scores.get(0),
         part.best_epoch,
         best,

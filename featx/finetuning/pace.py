@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from featx.errors import UsageError
 from featx.finetuning.options import FinetuneProgress, Progress
 from featx.learn.tuning_parts import FINAL
-from featx.vision.tuning.part import PartTask
+from featx.vision.tuning.part import PartTask, PartTrainer
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import TrainingProgress
 
 
-def check_time(tasks: Sequence[PartTask], recipe: Recipe, device: str, step: float, max_hours: float | None) -> str:
-    """Say how long trainings will take at most.
+def check_time(tasks: Sequence[PartTask], recipe: Recipe, trainer: PartTrainer, max_hours: float | None) -> str:
+    """Say how long trainings will take at most, by a few steps that are tried.
 
     Parameters
     ----------
     tasks : sequence of PartTask
     recipe : Recipe
-    device : str
-    step : float
-        Seconds of one step.
+    trainer : PartTrainer
     max_hours : float or None
         What may be taken.
 
@@ -31,9 +29,10 @@ def check_time(tasks: Sequence[PartTask], recipe: Recipe, device: str, step: flo
         If it is more than that.
     """
     n_steps = recipe.epochs * sum(-(-len(task.train.positions) // recipe.batch_size) for task in tasks)
-    hours = n_steps * step / 3600
+    n_steps += sum(trainer.n_test_steps(task) for task in tasks)
+    hours = n_steps * trainer.seconds_per_step(tasks[0]) / 3600
     said = (
-        f"{_count(len(tasks), 'training')} of up to {_count(recipe.epochs, 'epoch')} on {device} "
+        f"{_count(len(tasks), 'training')} of up to {_count(recipe.epochs, 'epoch')} on {trainer.device} "
         f"({_count(n_steps, 'step')}): at most about {_describe(hours)}"
     )
     if max_hours is not None and hours > max_hours:

@@ -40,6 +40,8 @@ class PartHistory:
         The choice behind the head that the training began with.
     start_difference : float
         Largest difference of values from those of that head, before the first step.
+    lr : float
+        Largest learning rate: the recipe's, or what a test found.
     best_epoch : int
         0: the start.
     blend : float
@@ -54,6 +56,7 @@ class PartHistory:
     n_validate: int
     start: dict[str, Any]
     start_difference: float
+    lr: float
     best_epoch: int
     blend: float
     blends: dict[float, float]
@@ -69,6 +72,7 @@ class PartHistory:
             len(part.validate),
             part.choice.to_dict(),
             outcome.start_difference,
+            outcome.lr,
             tuned.best_epoch,
             tuned.blend,
             tuned.blends,
