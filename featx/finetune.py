@@ -150,6 +150,7 @@ def plan_finetune(
         n_classes=len(judging.classes),
         score=judging.score,
         folder=keep.folder,
+        records=keep.records,
     )
     job = FinetuneJob(material, judging, parts, trainer, options, keep, begun)
     for note in (*material.notes, *job.check()):

@@ -12,6 +12,7 @@ from featx.cli.finetune_report import print_finetune
 
 if TYPE_CHECKING:
     from featx.finetune import FinetuneJob, FinetuneOptions, FinetuneProgress
+    from featx.vision.tuning.history import Recorder
 
 _FOLDS = 5  # of the frozen classifier, where one alone is tuned
 
@@ -81,6 +82,8 @@ _RECIPE = (
 @click.option("--max-hours", type=click.FloatRange(min=0), help="Refuse what would take longer.")
 @click.option("--force", is_flag=True, help="Keep the tuned network whatever the comparison says.")
 @click.option("--resume", is_flag=True, help="Go on where the same command was interrupted.")
+@click.option("--curves", metavar="FILE.png", help="Draw loss and validation by epoch; also .svg (featx[report]).")
+@click.option("--tensorboard", metavar="FOLDER", help="Write TensorBoard's files meanwhile (featx[tensorboard]).")
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--num-workers", type=click.IntRange(min=0), help="Processes that decode; default: one for each core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -105,9 +108,13 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
     from featx.spec import FeatureRequest
     from featx.store.target import check_target
     from featx.vision.engine import EngineOptions
+    from featx.vision.tuning.curves import check_curves, draw_curves
+    from featx.vision.tuning.history import LINES, read_history
 
     check_target(target, (".featx",), what="bundles")
-    folder = Path(f"{target}.tuning")
+    folder, curves = Path(f"{target}.tuning"), values["curves"] and Path(values["curves"])
+    if curves:
+        check_curves(curves)
     try:
         job = plan_finetune(
             source,
@@ -119,7 +126,7 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
             _read_options(values),
             source_options=options.read_source_options(values),
             engine=EngineOptions(num_workers=values["num_workers"], device=values["device"]),
-            keep=Keep(folder, values["resume"]),
+            keep=Keep(folder, values["resume"], _records(values["tensorboard"])),
             steps=lambda step, unit: output.progress(step, unit, quiet=quiet),
             notify=output.say,
         )
@@ -133,11 +140,20 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
         _keep_frozen(job, target)
         raise
     result.save(target)
+    if curves:
+        draw_curves(read_history(folder / LINES), curves, score=result.frozen.options.scoring)
     if as_json:
         output.print_json({**result.to_dict(), "output": target})
     else:
         print_finetune(result, target, folder)
     return 0
+
+
+def _records(folder: str | None) -> tuple[Recorder, ...]:
+    """Return who else is told of each epoch."""
+    from featx.vision.tuning.event_files import EventFiles
+
+    return () if folder is None else (EventFiles(Path(folder)),)
 
 
 def _read_options(values: dict[str, Any]) -> FinetuneOptions:

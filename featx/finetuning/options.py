@@ -11,6 +11,7 @@ from featx.errors import UsageError
 from featx.fit import FitOptions
 from featx.learn.bundle import Bundle
 from featx.spec import FeatureRequest
+from featx.vision.tuning.history import Recorder
 from featx.vision.tuning.recipe import Recipe
 
 
@@ -80,10 +81,13 @@ class Keep:
         For checkpoints, and for features that had to be extracted; made when there is something to keep.
     resume : bool
         Whether to go on with what is in there.
+    records : tuple of callable
+        Others who are told of each epoch, see `featx.vision.tuning.history.Recorder`.
     """
 
     folder: Path | None = None
     resume: bool = False
+    records: tuple[Recorder, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,18 @@ def test_forced_the_bundle_holds_the_tuned_network_and_predict_and_info_take_it(
     assert load_bundle("tuned.featx").spec.weights == "tuned"
 
 
+def test_histories_and_a_picture_of_the_curves_are_written(featx, pictures, tmp_path):
+    pytest.importorskip("matplotlib")
+    ran = featx("finetune", pictures, *OWN, *GROUPS, *QUICK, "-o", "tuned.featx", "--curves", "curves.svg")
+    assert ran.code == 0, ran.err
+    assert "<svg" in Path("curves.svg").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "tuned.featx.tuning" / "history.jsonl").read_text().splitlines()]
+    assert [(row["part"], row["epoch"]) for row in rows] == [("1", 0), ("1", 1), ("2", 0), ("2", 1)]
+    refused = featx("finetune", pictures, *OWN, *GROUPS, *QUICK, "-o", "tuned.featx", "--curves", "curves.gif")
+    assert refused.code == 2
+    assert ".svg" in refused.err
+
+
 def test_what_would_take_too_long_is_refused_with_the_way_out(featx, pictures):
     arguments = ("finetune", pictures, *OWN, *GROUPS, *QUICK, "-o", "tuned.featx")
     refused = featx(*arguments, "--max-hours", "1e-7")
