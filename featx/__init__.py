@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
     from featx.extract import ExtractReport, UpdateOptions, extract
     from featx.fewshot import FewShotOptions, FewShotResult, fewshot
+    from featx.finetune_classifier import FineTuneClassifier
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
@@ -76,6 +77,7 @@ __all__ = [
     "FeatxError",
     "FewShotOptions",
     "FewShotResult",
+    "FineTuneClassifier",
     "FitOptions",
     "FitResult",
     "ImageDecodeError",
@@ -136,6 +138,7 @@ _HOMES = {
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
     "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
+    "featx.finetune_classifier": ("FineTuneClassifier",),
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),
