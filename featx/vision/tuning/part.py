@@ -23,6 +23,7 @@ from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
+from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import Part, Progress, Score, Training, Tuned
 
@@ -121,7 +122,7 @@ class PartTrainer:
         self.device = choose_device(engine.device)
 
     def seconds_per_step(self, task: PartTask) -> float:
-        """Measure a few steps on a copy: decoding, forward and backward pass."""
+        """Measure a few steps on a copy: decoding, forward and backward pass; of several processes the slowest."""
         network = self._network(task)
         recipe = replace(self._recipe, warmup=0.0)
         size = min(recipe.batch_size, len(task.train.positions))
@@ -134,7 +135,7 @@ class PartTrainer:
                 step.take_step(batch.images, task.train.codes[start : start + size])
                 times.append(time.perf_counter() - begun)
                 begun = time.perf_counter()
-        return float(np.median(times[1:] or times))
+        return Ranks.here().largest(float(np.median(times[1:] or times)))
 
     def train(self, task: PartTask, *, resume: bool = False, progress: Progress | None = None) -> TunedPart:
         """Train a part, and ask the tuned network about its validation and test parts.
