@@ -36,6 +36,7 @@ from featx.spec import FeatureRequest, FeatureSpec
 from featx.store.file import FeatureFile
 from featx.vision.engine import EngineOptions
 from featx.vision.tuning.part import PartTask, PartTrainer, TunedPart
+from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import Part, TrainingProgress, Tuned
 
@@ -348,7 +349,8 @@ def _material(
         with tempfile.TemporaryDirectory(prefix="featx-") as scratch:
             path = Path(scratch if folder is None else folder) / "features.h5"
             path.parent.mkdir(parents=True, exist_ok=True)
-            extract(manifest, path, request=request, engine=engine)
+            with Ranks.here().in_turn():
+                extract(manifest, path, request=request, engine=engine)
             with FeatureFile.open(path) as file:
                 spec, weights = file.spec, file.weights()
             data = load_features(path, allow_missing=True)

@@ -9,9 +9,11 @@ import click
 
 from featx.cli import options, output
 from featx.cli.finetune_report import print_finetune
+from featx.cli.together import together
 
 if TYPE_CHECKING:
     from featx.finetune import FinetuneProgress
+    from featx.vision.tuning.ranks import Ranks
 
 _FOLDS = 5  # of the frozen classifier, where one alone is tuned
 
@@ -87,7 +89,13 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
     Example:
       featx finetune photos/ --from photos.featx -o tuned.featx
       featx finetune photos/ --features cache/photos.h5 -o tuned.featx --train last-block --epochs 10
+      torchrun --nproc-per-node 4 -m featx finetune photos/ -o tuned.featx     (on 4 GPUs)
     """
+    with together() as ranks:
+        return _run(ranks, source, target, quiet, as_json, values)
+
+
+def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, values: dict[str, Any]) -> int:
     from featx.finetune import FinetuneOptions, finetune
     from featx.fit import FitOptions
     from featx.spec import FeatureRequest
@@ -120,7 +128,7 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
                 request=FeatureRequest(backbone=values["backbone"], weights=values["weights"]),
                 options=chosen,
                 source_options=options.read_source_options(values),
-                engine=EngineOptions(num_workers=values["num_workers"], device=values["device"]),
+                engine=ranks.engine(EngineOptions(num_workers=values["num_workers"], device=values["device"])),
                 folder=folder,
                 resume=values["resume"],
                 progress=lambda at: advance(at.step, at.n_steps, _describe(at)),
@@ -129,7 +137,8 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
     except KeyboardInterrupt:
         output.say("finished epochs are kept: the same command with --resume goes on")
         raise
-    result.save(target)
+    if ranks.is_first:
+        result.save(target)
     if as_json:
         output.print_json(result.to_dict())
     else:

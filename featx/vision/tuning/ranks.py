@@ -215,7 +215,7 @@ def joined() -> Iterator[Joined]:
     if size == 1:
         yield Joined(Ranks())
         return
-    store, rank, _ = next(rendezvous("env://"))  # type: ignore[no-untyped-call]
+    store, rank, _ = next(rendezvous("env://"))
     has_gpus = torch.cuda.is_available()
     if has_gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
