@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import LabelsError, UsageError
+from featx.learn.choice import setting
 from featx.learn.crossed import CrossedScore, Resamples, crossed_score
 from featx.learn.dataset import Features, check_learnable, load_features
 from featx.learn.draws import SCORED_SHARE, Deal, Draw, deal, deal_episodes, shots_up_to
@@ -21,7 +22,7 @@ from featx.learn.heads import NEIGHBOURS, find_head, make_scaler
 from featx.learn.inner_folds import OWN_SCALING, Samples
 from featx.learn.intervals import Interval
 from featx.learn.learning_curve import learning_curve
-from featx.learn.search import Progress, setting
+from featx.learn.search import Progress
 from featx.learn.small_fits import call, choose
 from featx.learn.splits import check_classes, find_small_classes
 from featx.learn.transductive import METHODS

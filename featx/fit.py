@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import UsageError
-from featx.learn.accounts import Accounts
 from featx.learn.alignment import check_paths
-from featx.learn.candidates import Searched
-from featx.learn.contest import Candidate, Contest, Entry, enter, name_files
+from featx.learn.class_accounts import ClassAccounts
+from featx.learn.contest import Contest, Entry, enter, name_files
 from featx.learn.dataset import Features, check_learnable, load_features
+from featx.learn.fit_result import FitResult
 from featx.learn.options import FitOptions
 from featx.learn.out_of_fold import Steps, finish, like
-from featx.learn.result import FitResult, HeadResult, save, save_cv_results, save_out_of_fold
+from featx.learn.result import save, save_cv_results, save_out_of_fold
 from featx.learn.saveable import check_saveable
-from featx.learn.scores import Evaluation, check_positive
+from featx.learn.scores import check_positive
 from featx.learn.search import Outcome, Progress, refit, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
@@ -68,7 +68,7 @@ def fit(
     Returns
     -------
     FitResult, or what the task of the options gives instead
-        Each has ``to_dict``, ``save`` and ``save_out_of_fold``.
+        Each has ``to_dict``; `save`, `save_cv_results` and `save_out_of_fold` take it.
 
     Raises
     ------
@@ -196,8 +196,8 @@ def fit_classes(
     everything = Contest.hold(study.entries, search, progress, rosters=rosters)
     contest = everything.of_jobs([*range(len(folds)), len(jobs) - 1])
     ungrouped = everything.of_jobs(range(len(jobs), len(jobs) + len(loose_jobs)))
-    winners, best = contest.winners(), contest.best()
-    chosen, final = contest.entry(winners[-1].file), best[-1]
+    best = contest.best()
+    chosen, final = contest.entry(contest.winners()[-1].file), best[-1]
     estimator, unconverged = final.estimator, everything.unconverged
     n_fits = (sum(job.n_fits(options.space) for job in (*jobs, *loose_jobs)) + n_fits_after) * len(entries)
     if len(plan.fit) > len(plan.train):
@@ -207,23 +207,12 @@ def fit_classes(
         n_fits += job.n_refits(final.choice.head)
     seconds = time.perf_counter() - start
 
-    accounts = Accounts(study, folds)
-
-    def alone(candidates: Sequence[Candidate]) -> HeadResult[Evaluation]:
-        return accounts.scores(contest.best(candidates))
-
-    among = contest.candidates
-    heads = {name: alone([one for one in among if one.head == name]) for name in options.space.heads}
-    files = {one.name: alone(contest.of_files([one.name])) for one in entries if len(entries) > 1}
+    accounts = ClassAccounts(study, folds)
     on_chosen = everything.of_jobs(range(len(jobs))).best(contest.of_files([chosen.name]))
     return FitResult(
+        **accounts.of_result(contest),
         estimator=estimator,
         classes=[str(name) for name in estimator.classes_],
-        whole=accounts.scores(best) if len(among) > 1 else heads[final.choice.head],
-        heads=heads,
-        plan=plan,
-        prescribed_folds=study.prescribed is not None,
-        groups=study.groups,
         by_group=accounts.by_group(best) if options.by_group else None,
         out_of_fold=accounts.out_of_fold(best),
         out_of_fold_classes=study.classes(plan.train),
@@ -233,24 +222,9 @@ def fit_classes(
         small_classes=small_classes,
         n_missing=samples.n_missing,
         seconds=seconds,
-        fitted_on=[sha256 for sha256 in study.data.sha256[plan.fit] if sha256],
-        options=options,
         trust=accounts.trust(chosen, set_folds, on_chosen),
         leaks=accounts.leaks(chosen, contest, loose_folds, ungrouped.best() if loose_jobs else [], no_gap),
-        comparisons=accounts.compare(contest),
         thresholds=accounts.thresholds(best),
-        file=chosen.name,
-        files=files,
-        file_of_fold=[winner.file for winner in winners[:-1]] if files else [],
-        views=chosen.use,
-        spec=chosen.samples.spec,
-        digest=chosen.samples.digest,
-        locked=study.locked,
-        searches=[
-            Searched(name, job.name, outcome.candidates)
-            for name, outcomes in contest.outcomes.items()
-            for job, outcome in zip([*jobs[: len(folds)], jobs[-1]], outcomes, strict=True)
-        ],
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.errors import InputError, SpecMismatchError, UsageError
-from featx.learn.answers import FORMATS, Answers, Told
+from featx.learn.answers import FORMATS, Answers, Told, write_number
 from featx.learn.bundle import Bundle, load_bundle
 from featx.learn.judgement import Caution, Judge, Judgement
 from featx.learn.scores import Evaluation, evaluate_fixed
@@ -40,53 +40,32 @@ _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 4096  # rows of a feature file that are in memory at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions(Answers):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions(Answers[Evaluation]):
     """What a classifier says about each sample, in the order of the source; failed ones included.
 
     Attributes
     ----------
+    keys, status, reasons, labels, seen, n_locked, evaluation, evaluation_new
+        As in `featx.learn.answers.Answers`; scores count all decisions, those too that were then held back.
     classes : list of str
         The head's classes, in the order of the columns of `probabilities`.
-    keys : list of str
-        Name of each sample.
-    status, reasons : list of str
-        ``"ok"`` or ``"failed"``, and why (see `featx.store.records.REASONS`).
-    labels : list of str
-        What the source says each sample is; ``""`` = unknown.
     predicted : list of str
         The head's own decision, or that by its threshold; ``""`` where the sample failed, or the head was told to
         abstain and is not sure.
     probabilities : float64 array (n_samples, n_classes)
         NaN where the sample failed.
-    seen : list of bool
-        Whether the head was fitted on the same bytes.
-    evaluation : Evaluation or None
-        Scores over the good samples with a label; None without any.
-    evaluation_new : Evaluation or None
-        The same over those that the head was not fitted on: the scores that say something about new images. Both count
-        all decisions, those too that were then held back.
     judgement : Judgement
         Prediction sets, abstaining, and what is unlike the training set.
     threshold : Threshold or None
         From which probability on the positive class is called; None where the head decides by itself.
-    n_locked : int
-        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
     """
 
     classes: list[str]
-    keys: list[str]
-    status: list[str]
-    reasons: list[str]
-    labels: list[str]
     predicted: list[str]
     probabilities: NDArray[np.float64] = field(repr=False)
-    seen: list[bool] = field(repr=False)
-    evaluation: Evaluation | None = field(default=None, repr=False)
-    evaluation_new: Evaluation | None = field(default=None, repr=False)
     judgement: Judgement = field(default_factory=Judgement, repr=False)
     threshold: Threshold | None = None
-    n_locked: int = 0
 
     @property
     def notes(self) -> list[str]:
@@ -106,47 +85,27 @@ class Predictions(Answers):
         yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes), *more]
         columns = zip(self.keys, self.status, self.predicted, self.probabilities, strict=True)
         for place, (key, status, predicted, row) in enumerate(columns):
-            cells = ("" if np.isnan(p) else repr(float(p)) for p in row)
-            yield [key, status, predicted, *cells, *(column[place] for column in more.values())]
+            yield [key, status, predicted, *map(write_number, row), *(column[place] for column in more.values())]
 
-    def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``.
+    def answer(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{predicted, probabilities}``."""
+        if not good:
+            return {"predicted": None, "probabilities": None}
+        probabilities = dict(zip(self.classes, self.probabilities[place].tolist(), strict=True))
+        return {"predicted": self.predicted[place] or None, "probabilities": probabilities}
 
-        And where there is an answer ``set, abstained, unlike, distance``.
-        """
-        columns = zip(self.keys, self.status, self.reasons, self.labels, self.predicted, self.seen, strict=True)
-        for place, ((key, status, reason, label, predicted, seen), row) in enumerate(
-            zip(columns, self.probabilities.tolist(), strict=True)
-        ):
-            good = status == OK
-            yield {
-                "key": key,
-                "status": status,
-                "reason": reason,
-                "label": label or None,
-                "predicted": (predicted or None) if good else None,
-                "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
-                "seen": seen,
-                **self.judgement.record(place, self.classes, good=good),
-            }
+    def caution(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{set, abstained, unlike, distance}``, each where there is an answer."""
+        return self.judgement.record(place, self.classes, good=good)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
+        threshold = self.threshold
         return {
             "classes": self.classes,
-            "n_samples": len(self),
-            "n_failed": len(self.failures),
-            "failures_by_reason": self.failures_by_reason,
-            "n_seen": sum(self.seen),
-            "n_locked": self.n_locked,
-            "threshold": None
-            if self.threshold is None
-            else {"positive": self.threshold.positive, "value": self.threshold.value},
-            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
+            "threshold": None if threshold is None else {"positive": threshold.positive, "value": threshold.value},
             **self.judgement.to_dict(),
-            "warnings": self.notes,
-            "predictions": list(self.iter_records()),
+            **super().to_dict(),
         }
 
 
@@ -299,16 +258,14 @@ class _ClassWitness:
         self._judge.see(places, X)
 
     def conclude(self, told: Told) -> Predictions:
-        new = told.new
-        evaluation = self._evaluate(told, told.known)
         judgement = self._judge.conclude(
             self._predicted,
             self._probabilities,
             told.labels,
             good=told.good,
             seen=told.seen,
-            scored=new,
-            groups=told.groups_of(new),
+            scored=told.new,
+            groups=told.groups_of(told.new),
         )
         held_back = judgement.abstained
         called = self._predicted if held_back is None else np.where(held_back, "", self._predicted)
@@ -316,16 +273,12 @@ class _ClassWitness:
             classes=self._bundle.classes,
             predicted=[str(name) for name in called],
             probabilities=self._probabilities,
-            evaluation=evaluation,
-            evaluation_new=self._evaluate(told, new) if told.seen.any() else evaluation,
             judgement=judgement,
             threshold=self._bundle.threshold,
-            **told.columns(),
+            **told.of_answers(lambda rows: self._evaluate(told, rows)),
         )
 
-    def _evaluate(self, told: Told, rows: NDArray[np.bool_]) -> Evaluation | None:
-        if not rows.any():
-            return None
+    def _evaluate(self, told: Told, rows: NDArray[np.bool_]) -> Evaluation:
         return evaluate_fixed(
             np.array(told.labels, dtype=object)[rows].tolist(),
             self._predicted[rows],

@@ -8,7 +8,6 @@ outlasts the races is extracted on everything, and `featx.fit` lets it compete.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.errors import ImageDecodeError, InputError, StoreIncompleteError, UsageError, WeightsError
-from featx.extract import extract
+from featx.errors import ImageDecodeError, StoreIncompleteError, UsageError, WeightsError
 from featx.fit import FitOptions, FitResult, arrange, fit_classes
 from featx.learn.contest import Entry, name_files
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import Features
 from featx.learn.race_account import RaceAccount, Runner
-from featx.learn.racing import Advance, Field, Progress, RaceRules, Races, hold_races, silent
+from featx.learn.racing import Advance, Field, Progress, RaceRules, hold_races, silent
 from featx.learn.search import Job
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.study import Study
@@ -32,9 +30,9 @@ from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.spec import TIMM, FeatureRequest
-from featx.store.answer import known_keys
+from featx.stock import BrokenImagesError, Stock
 from featx.store.file import FeatureFile
-from featx.store.output_names import output_paths, stem_of
+from featx.store.output_names import stem_of
 from featx.vision.engine import EngineOptions, Notify
 
 __all__ = ["RaceOptions", "RaceRules", "race"]
@@ -152,9 +150,10 @@ def race(
     with progress("read", "images") as advance:
         columns, failures = _columns(manifest, advance)
     _Start.of(columns, fit_options)  # labels that will not do are said before anything is downloaded
-    networks, absent = _load(options, on_download)
-    stem = Path(options.folder) / f"{stem_of(source)}-{{backbone}}.h5"
-    stock = _Stock(source, manifest, options, networks, stem, engine, progress, notify)
+    sizes, absent = _load(options, on_download)
+    template = Path(options.folder) / f"{stem_of(source)}-{{backbone}}.h5"
+    requests = {name: options.request(name) for name in sizes}
+    stock = Stock(source, manifest, requests, template, engine, progress, notify)
     stock.check_locks()
     while True:
         if failures and not fit_options.allow_missing:
@@ -167,8 +166,8 @@ def race(
             )
         good = columns.take(np.array([key not in failures for key in columns.keys], dtype=np.bool_))
         try:
-            result = _fit_raced(_Start.of(good, fit_options), stock, progress, ledger)
-        except _BrokenImagesError as found:
+            result = _fit_raced(_Start.of(good, fit_options), stock, sizes, options.rules, ledger)
+        except BrokenImagesError as found:
             failures |= found.failures
             continue
         account = replace(result.race, absent=absent, failures=failures) if result.race is not None else None
@@ -272,100 +271,9 @@ class _Start:
         return np.union1d(np.union1d(plan.train, plan.report), plan.fit)
 
 
-class _BrokenImagesError(Exception):
-    """Images that turned out to be broken: without them the folds are others, and the races start again."""
-
-    def __init__(self, failures: dict[str, str]) -> None:
-        super().__init__()
-        self.failures = failures
-
-
-@dataclass(frozen=True, eq=False)
-class _Stock:
-    """The feature files of the backbones, brought up to what is wanted of each.
-
-    Attributes
-    ----------
-    sizes : dict of str to int
-        The parameters of each backbone, the smallest first.
-    template : Path
-        Of their names.
-    n_computed : Counter
-        By backbone, in this run.
-    """
-
-    source: Any
-    manifest: Manifest
-    options: RaceOptions
-    sizes: dict[str, int]
-    template: Path
-    engine: EngineOptions
-    watch: Progress
-    notify: Notify | None
-    n_computed: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def requests(self) -> dict[str, FeatureRequest]:
-        return {name: self.options.request(name) for name in self.sizes}
-
-    @property
-    def paths(self) -> dict[str, str]:
-        found = output_paths(self.source, self.template, list(self.requests.values()), many=True)
-        return dict(zip(self.sizes, map(os.fspath, found), strict=True))
-
-    def check_locks(self) -> None:
-        """Raise InputError where a file keeps samples for a last test, of which the other files know nothing."""
-        for path in self.paths.values():
-            if Path(path).exists():
-                with FeatureFile.open(path) as file:
-                    locked = file.locked()
-                if locked is not None:
-                    raise InputError(
-                        f"{path} keeps {len(locked.keys)} samples locked for the last test, and --auto would race on "
-                        "them; give another --auto-cache, or run featx fit on files that are locked alike"
-                    )
-
-    def update(self, wanted: Mapping[str, Sequence[str]]) -> None:
-        """Extract the samples of these keys for each backbone, in one pass for those that lack the same.
-
-        What a file holds already stays in it, also what is not wanted now.
-
-        Raises
-        ------
-        _BrokenImagesError
-            Some of them have no features.
-        """
-        passes: dict[tuple[int, ...], list[str]] = {}
-        place = {key: position for position, key in enumerate(self.manifest.keys)}
-        for name, keys in wanted.items():
-            known = known_keys(Path(self.paths[name])).intersection(place)
-            passes.setdefault(tuple(sorted(place[key] for key in known.union(keys))), []).append(name)
-        failures: dict[str, str] = {}
-        for positions, names in passes.items():
-            with self.watch(f"extract {', '.join(names)}", "images") as advance:
-                reports = extract(
-                    self.manifest.take(positions),
-                    self.template,
-                    request=[self.requests[name] for name in names],
-                    engine=self.engine,
-                    progress=advance,
-                    notify=self.notify,
-                )
-            for name, report in zip(names, reports, strict=True):
-                self.n_computed[name] += report.computed
-                asked = set(wanted[name])
-                failures |= {key: reason for key, reason in report.failures.items() if key in asked}
-        if failures:
-            raise _BrokenImagesError(failures)
-
-    def load(self, name: str, keys: Sequence[str]) -> Features:
-        """Return the features of some samples that are there."""
-        features = load_features(self.paths[name], allow_missing=True)
-        place = {str(key): row for row, key in enumerate(features.keys)}
-        return replace(features.take(np.array([place[key] for key in keys], dtype=np.int64)), n_missing=0)
-
-
-def _fit_raced(start: _Start, stock: _Stock, progress: Progress, ledger: SearchLedger | None) -> FitResult:
+def _fit_raced(
+    start: _Start, stock: Stock, sizes: Mapping[str, int], rules: RaceRules, ledger: SearchLedger | None
+) -> FitResult:
     """Hold the races, and let those that outlast them compete."""
     study, options = start.study, start.study.options
     data, used = study.data, start.used
@@ -376,10 +284,10 @@ def _fit_raced(start: _Start, stock: _Stock, progress: Progress, ledger: SearchL
         return {name: stock.load(name, own).X for name, own in keys.items()}
 
     track = Field.deal(data.y, study.groups, data.keys.tolist(), random_state=options.random_state)
-    races = hold_races(track, start.jobs, list(stock.sizes), fetch, stock.options.rules, options, progress=progress)
+    races = hold_races(track, start.jobs, list(sizes), fetch, rules, options, progress=stock.watch)
     keys = data.keys[used].tolist()
     stock.update(dict.fromkeys(races.survivors, keys))
-    names = dict(zip(stock.sizes, name_files(list(stock.paths.values())), strict=True))
+    names = dict(zip(sizes, name_files(list(stock.paths.values())), strict=True))
     files = {names[one]: stock.load(one, keys) for one in races.survivors}
     roster = {race: [names[one] for one in left] for race, left in races.roster.items()}
     with stock.watch("fit", "searches") as advance:
@@ -390,6 +298,7 @@ def _fit_raced(start: _Start, stock: _Stock, progress: Progress, ledger: SearchL
     winner = next(name for name in races.survivors if names[name] == result.file or not result.file)
     with FeatureFile.open(stock.paths[winner]) as file:
         weights = file.weights()
+    wanted = races.wanted | dict.fromkeys(races.survivors, used)
     plan = replace(result.plan, description=study.plan.description, n_without_split=study.plan.n_without_split)
     return replace(
         result,
@@ -397,26 +306,23 @@ def _fit_raced(start: _Start, stock: _Stock, progress: Progress, ledger: SearchL
         plan=plan,
         unlabelled=start.unlabelled,
         small_classes=start.small_classes,
-        race=_account(result, races, stock, winner, len(used), names),
+        race=RaceAccount(
+            runners=[
+                Runner(one, stock.paths[one], size, len(wanted[one]), stock.n_computed[one])
+                for one, size in sizes.items()
+            ],
+            races=races,
+            rules=rules,
+            n_images=len(used),
+            winner=winner,
+            tied=_tied(result, names),
+        ),
     )
 
 
-def _account(
-    result: FitResult, races: Races, stock: _Stock, winner: str, n_images: int, names: Mapping[str, str]
-) -> RaceAccount:
-    def n_wanted(name: str) -> int:
-        return n_images if name in races.survivors else len(races.wanted[name])
-
+def _tied(result: FitResult, names: Mapping[str, str]) -> str:
+    """Return the backbone whose file is tied with the chosen one; ``""`` where none is."""
     beside = result.comparisons.next_file
-    tied = next((one for one, file in names.items() if beside is not None and file == beside.second), "")
-    return RaceAccount(
-        runners=[
-            Runner(one, stock.paths[one], size, n_wanted(one), stock.n_computed[one])
-            for one, size in stock.sizes.items()
-        ],
-        races=races,
-        rules=stock.options.rules,
-        n_images=n_images,
-        winner=winner,
-        tied=tied if beside is not None and beside.is_tie else "",
-    )
+    if beside is None or not beside.is_tie:
+        return ""
+    return next((backbone for backbone, file in names.items() if file == beside.second), "")

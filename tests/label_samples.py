@@ -1,12 +1,10 @@
 """Feature sets with several labels for a sample, in memory and as files."""
 
 import numpy as np
-from trust_samples import D, features, write_file
+from trust_samples import D, features
 
 NAMES = ("fox", "snow", "tree")
 QUICK = {"task": "multilabel", "cv": 3, "inner_cv": 2, "C_grid": (1e-2, 1, 2), "scalings": ("raw",), "n_jobs": 1}
-
-__all__ = ["NAMES", "QUICK", "labelled", "texts_of", "write_file"]
 
 
 def texts_of(marks, separator=";"):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from threadpoolctl import threadpool_limits
@@ -15,20 +16,13 @@ from featx.learn.heads import make_head
 from featx.learn.shortcuts import best_guess, groups_needed
 from featx.learn.splits import make_folds
 from featx.lock import LockOptions, lock
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec, Preprocess
 from featx.store.file import FeatureFile
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 
-SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (6,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
 QUICK = AuditOptions(cv=3, inner_cv=2, repeats=1, C_grid=(1e-2, 1.0, 2), n_jobs=1)
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
     with threadpool_limits(1):
         yield
 
@@ -37,35 +31,16 @@ def quick(**changes):
     return dataclasses.replace(QUICK, **changes)
 
 
-def write(path, X, y, meta=None, *, groups=None, failed=(), size=(64, 48), **columns):
+def write(path, X, y, meta=None, *, failed=(), size=(64, 48), bytes=None, **columns):
     """Write a feature file with further columns; `failed` are positions without a row."""
-    n = len(y)
-    keys = [f"{i:03d}.png" for i in range(n)]
-    sizes = columns.get("bytes", 5000 + np.arange(n))
-    manifest = Manifest(
-        root="",
-        keys=keys,
-        paths=keys,
-        labels=list(y),
-        groups=[""] * n if groups is None else list(groups),
-        splits=list(columns.get("splits", [""] * n)),
-        folds=list(columns.get("folds", [""] * n)),
-        group_source="" if groups is None else "column patient",
+    sizes = 5000 + np.arange(len(y)) if bytes is None else bytes
+    return write_file(
+        path,
+        feature_set(X, y, spec=spec_of(X.shape[1]), **columns),
+        failed=failed,
         meta={name: [str(value) for value in column] for name, column in (meta or {}).items()},
+        facts=[(int(n_bytes), i, "JPEG", *size, "RGB") for i, n_bytes in enumerate(sizes)],
     )
-    spec = dataclasses.replace(SPEC, feature_shape=(X.shape[1],))
-    entries = [
-        LedgerEntry(
-            keys[i], FAILED if i in failed else OK, "truncated" if i in failed else "", f"{i:064x}",
-            int(sizes[i]), i, "JPEG", *size, "RGB",
-        )
-        for i in range(n)
-    ]  # fmt: skip
-    good = [i for i in range(n) if i not in failed]
-    with ExtractionRun.open(path, manifest=manifest, spec=spec, request={}, made_with={}, batch_size=n) as run:
-        run.append(FeatureBatch(entries, X[good].astype(np.float32)))
-        run.finish()
-    return path
 
 
 def hospitals(n_patients=120, per_patient=2, *, share=0.97, seed=0, signal=0.0):

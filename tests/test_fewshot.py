@@ -5,27 +5,22 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, SpecMismatchError, StoreIncompleteError, UnknownNameError, UsageError
 from featx.fewshot import FewShotOptions, fewshot
 from featx.learn.draws import deal
 from featx.learn.heads import make_head
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec, Preprocess
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 from featx.suggest import suggest
 
-SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (8,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
+SPEC = spec_of(8)
 QUICK = FewShotOptions(repeats=6)
 N = 120
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
     with threadpool_limits(1):
         yield
 
@@ -42,26 +37,9 @@ def data(n=N, n_classes=3, noise=1.0, seed=0):
 
 
 def write(path, X, y, *, failed=(), sha=None, spec=SPEC, **columns):
-    n = len(y)
-    keys = [f"{i:03d}.png" for i in range(n)]
-    sha = [f"{i:064x}" for i in range(n)] if sha is None else sha
-    manifest = Manifest(
-        root="",
-        keys=keys,
-        paths=keys,
-        labels=list(y),
-        groups=list(columns.get("groups", [""] * n)),
-        splits=list(columns.get("splits", [""] * n)),
-        folds=[""] * n,
-        group_source="column patient" if "groups" in columns else "",
-    )
-    entries = [LedgerEntry(keys[i], *((FAILED, "truncated") if i in failed else (OK, "")), sha[i]) for i in range(n)]
-    good = [i for i in range(n) if i not in failed]
-    path.unlink(missing_ok=True)
-    with ExtractionRun.open(path, manifest=manifest, spec=spec, request={}, made_with={}, batch_size=n) as run:
-        run.append(FeatureBatch(entries, X[good], None))
-        run.finish()
-    return path
+    if sha is not None:
+        columns["sha256"] = sha
+    return write_file(path, feature_set(X, y, spec=spec, **columns), failed=failed)
 
 
 def named(result):

@@ -10,23 +10,19 @@ import sys
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from threadpoolctl import threadpool_limits
 
 from featx.errors import InputError, LabelsError, StoreWriteError, UnknownNameError, UsageError
 from featx.fit import FitOptions, fit, fit_features, save, save_out_of_fold
 from featx.learn import linear
 from featx.learn.bundle import load_bundle
-from featx.learn.dataset import Features
+from featx.learn.choice import Choice
 from featx.learn.heads import make_head
 from featx.learn.scores import score_predictions
-from featx.learn.search import Choice
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec, Preprocess
 from featx.store import disk
-from featx.store.records import OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 
-SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (12,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
+SPEC = spec_of(12)
 QUICK = FitOptions(cv=3, inner_cv=2, C_grid=(1e-3, 10, 3), scalings=("raw", "standardise"), n_jobs=1)
 BARE = {"calibration": "none", "conformal": "off", "novelty": False, "leak_gap": False}
 
@@ -41,46 +37,20 @@ def quick(**changes):
     return dataclasses.replace(QUICK, **changes)
 
 
-def features(n=60, d=12, n_classes=3, *, noise=2.0, seed=0, **columns):
+def features(n=60, d=12, n_classes=3, *, noise=2.0, seed=0, y=None, **columns):
     """Classes in turn, some overlap; columns may be given."""
     rng = np.random.default_rng(seed)
-    y = np.array([f"class {i % n_classes}" for i in range(n)])
-    X = rng.normal(size=(n_classes, d))[np.arange(n) % n_classes] + noise * rng.normal(size=(n, d))
-    empty = np.array([""] * n, dtype=object)
-    given = {name: np.array(values, dtype=object) for name, values in columns.items() if name != "y"}
-    known = {
-        "X": X.astype(np.float32),
-        "y": np.array(columns.get("y", y)),
-        "groups": empty,
-        "keys": np.array([f"{i:03d}.png" for i in range(n)], dtype=object),
-        "splits": empty,
-        "folds": empty,
-        "sha256": np.array([f"{i:064x}" for i in range(n)], dtype=object),
-    }
-    return Features(**(known | given), spec=SPEC, group_source="column patient" if "groups" in columns else "")
+    codes = np.arange(n) % n_classes
+    X = rng.normal(size=(n_classes, d))[codes] + noise * rng.normal(size=(n, d))
+    return feature_set(X, [f"class {k}" for k in codes] if y is None else y, spec=SPEC, **columns)
 
 
 def splits_of(n, *parts):
     return [parts[i // 6 % len(parts)] for i in range(n)]
 
 
-def write_file(path, data):
-    manifest = Manifest(
-        root="",
-        keys=data.keys.tolist(),
-        paths=data.keys.tolist(),
-        labels=data.y.tolist(),
-        groups=data.groups.tolist(),
-        splits=data.splits.tolist(),
-        folds=data.folds.tolist(),
-        group_source=data.group_source,
-    )
-    entries = [LedgerEntry(key, OK, "", sha) for key, sha in zip(data.keys, data.sha256, strict=True)]
-    with ExtractionRun.open(
-        path, manifest=manifest, spec=SPEC, request={}, made_with={}, batch_size=60, weights=b"network"
-    ) as run:
-        run.append(FeatureBatch(entries, data.X))
-        run.finish()
+def write(path, data):
+    return write_file(path, data, weights=b"network")
 
 
 # What comes out
@@ -168,7 +138,7 @@ def test_out_of_fold_rows_that_cannot_be_written_are_a_store_error_and_leave_the
 @pytest.mark.parametrize("head", ["logreg", "svm", "svm-rbf"])
 def test_a_file_becomes_a_bundle_with_its_facts_and_the_networks_weights(tmp_path, head):
     data = features()
-    write_file(tmp_path / "f.h5", data)
+    write(tmp_path / "f.h5", data)
     result = fit(tmp_path / "f.h5", quick(heads=(head,)))
     save(result, tmp_path / "f.featx")
     bundle = load_bundle(tmp_path / "f.featx")

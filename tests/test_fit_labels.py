@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from label_samples import NAMES, QUICK, labelled, write_file
+from feature_files import write_file
+from label_samples import NAMES, QUICK, labelled
 from sklearn import metrics
 from threadpoolctl import threadpool_limits
 

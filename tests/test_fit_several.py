@@ -5,17 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import apart, spec_of, write_file
 from threadpoolctl import threadpool_limits
 
 from featx.errors import InputError, LabelsError, UsageError
 from featx.fit import FitOptions, fit, fit_features, save
 from featx.learn.bundle import load_bundle
-from featx.learn.dataset import Features, LockedPart
+from featx.learn.dataset import LockedPart
 from featx.learn.search_ledger import SearchLedger
-from featx.manifest.record import Manifest
-from featx.spec import FeatureSpec, Preprocess
-from featx.store.records import OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 
 QUICK = FitOptions(cv=3, inner_cv=2, C_grid=(1e-2, 1, 2), scalings=("raw",), n_jobs=1)
 LEAN = dataclasses.replace(QUICK, calibration="none", conformal="off", novelty=False, leak_gap=False)
@@ -23,56 +20,17 @@ N = 48
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
     with threadpool_limits(1):
         yield
 
 
-def spec(d):
-    preprocess = Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3)
-    return FeatureSpec(f"tiny{d}", "random:0", "0" * 64, "head", "avg", (d,), preprocess)
+def features(n=N, d=4, *, seed=0, **changes):
+    return apart(n, d, seed=seed, spec=spec_of(d, f"tiny{d}"), digest=f"{seed}", **changes)
 
 
-def features(n=N, d=4, *, signal=1.0, seed=0, y=None, **columns):
-    """Two or more classes in turn, each with a feature of its own."""
-    y = np.array([f"class {i % 2}" for i in range(n)]) if y is None else np.array(y)
-    codes = np.unique(y, return_inverse=True)[1]
-    X = np.random.default_rng(seed).normal(size=(n, d))
-    X[np.arange(n), codes] += signal
-    empty = np.array([""] * n, dtype=object)
-    known = {
-        "X": X.astype(np.float32),
-        "y": y,
-        "groups": empty,
-        "keys": np.array([f"{i:03d}.png" for i in range(n)], dtype=object),
-        "splits": empty,
-        "folds": empty,
-        "sha256": np.array([f"{i:064x}" for i in range(n)], dtype=object),
-    }
-    given = {name: np.array(values, dtype=object) for name, values in columns.items()}
-    source = "column patient" if "groups" in columns else ""
-    return Features(**(known | given), spec=spec(d), group_source=source, digest=f"{seed}")
-
-
-def write_file(path, data):
-    manifest = Manifest(
-        root="",
-        keys=data.keys.tolist(),
-        paths=data.keys.tolist(),
-        labels=data.y.tolist(),
-        groups=data.groups.tolist(),
-        splits=data.splits.tolist(),
-        folds=data.folds.tolist(),
-        group_source=data.group_source,
-    )
-    entries = [LedgerEntry(key, OK, "", sha) for key, sha in zip(data.keys, data.sha256, strict=True)]
-    options = {"manifest": manifest, "spec": data.spec, "request": {}, "made_with": {}, "batch_size": len(data)}
-    with ExtractionRun.open(path, **options, weights=data.digest.encode()) as run:
-        run.append(FeatureBatch(entries, data.X))
-        run.finish()
-    return path
+def write(path, data):
+    return write_file(path, data, weights=data.digest.encode())
 
 
 def patients(n=N, size=3):
@@ -94,8 +52,8 @@ def patients(n=N, size=3):
     ],
 )
 def test_files_that_disagree_are_refused_with_their_names(tmp_path, changed, error, words):
-    one = write_file(tmp_path / "a.h5", features(groups=patients()))
-    other = write_file(tmp_path / "b.h5", features(**({"groups": patients()} | changed), seed=1))
+    one = write(tmp_path / "a.h5", features(groups=patients()))
+    other = write(tmp_path / "b.h5", features(**({"groups": patients()} | changed), seed=1))
     with pytest.raises(error, match=words) as caught:
         fit([one, other], LEAN)
     assert "a.h5" in str(caught.value)
@@ -104,8 +62,8 @@ def test_files_that_disagree_are_refused_with_their_names(tmp_path, changed, err
 
 def test_a_file_that_lacks_samples_is_named_and_allow_missing_takes_the_common_ones(tmp_path):
     paths = [
-        write_file(tmp_path / "a.h5", features()),
-        write_file(tmp_path / "b.h5", features(seed=1).take(np.arange(6, N))),
+        write(tmp_path / "a.h5", features()),
+        write(tmp_path / "b.h5", features(seed=1).take(np.arange(6, N))),
     ]
     with pytest.raises(InputError, match=r"b\.h5 lacks 6 that another has, the first '000.png'"):
         fit(paths, LEAN)
@@ -114,7 +72,7 @@ def test_a_file_that_lacks_samples_is_named_and_allow_missing_takes_the_common_o
 
 
 def test_no_file_and_the_same_one_twice_are_refused(tmp_path):
-    path = write_file(tmp_path / "a.h5", features())
+    path = write(tmp_path / "a.h5", features())
     with pytest.raises(UsageError, match="at least one"):
         fit([], LEAN)
     with pytest.raises(UsageError, match="given twice"):
@@ -122,7 +80,7 @@ def test_no_file_and_the_same_one_twice_are_refused(tmp_path):
 
 
 def test_one_path_or_a_list_of_one_are_the_same(tmp_path):
-    path = write_file(tmp_path / "a.h5", features())
+    path = write(tmp_path / "a.h5", features())
     one, other = (json.loads(json.dumps(fit(given, LEAN).to_dict())) for given in (path, [path]))
     assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert (one["file"], one["files"], one["file_of_fold"]) == (None, {}, [])
@@ -248,8 +206,8 @@ def test_one_ledger_serves_all_files_and_progress_is_one_count(tmp_path):
 
 def test_the_bundle_holds_the_winners_features_and_weights(tmp_path):
     paths = [
-        write_file(tmp_path / "a.h5", features(signal=0.2)),
-        write_file(tmp_path / "b.h5", features(signal=3.0, d=6, seed=1)),
+        write(tmp_path / "a.h5", features(signal=0.2)),
+        write(tmp_path / "b.h5", features(signal=3.0, d=6, seed=1)),
     ]
     result = fit(paths, QUICK)
     assert (result.file, result.weights) == ("b.h5", b"1")

@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import write_file
 from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score
 from threadpoolctl import threadpool_limits
-from trust_samples import features, options, write_file
+from trust_samples import features, options
 
 from featx.errors import UsageError
 from featx.fit import fit, fit_features, save
@@ -25,9 +26,7 @@ LEAN = {"novelty": False, "conformal": "off", "leak_gap": False}
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
     with threadpool_limits(1):
         yield
 

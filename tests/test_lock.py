@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from sklearn.metrics import balanced_accuracy_score
 from threadpoolctl import threadpool_limits
 
@@ -20,14 +21,10 @@ from featx.info import describe
 from featx.learn.bundle import load_bundle
 from featx.learn.dataset import load_features, load_locked
 from featx.lock import LockOptions, lock, open_locked
-from featx.manifest.record import Manifest
 from featx.predict import predict
-from featx.spec import FeatureSpec, Preprocess
 from featx.store.file import FeatureFile
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 
-SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (24,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
+SPEC = spec_of(24)
 QUICK = FitOptions(cv=3, inner_cv=2, C_grid=(1e-2, 1, 2), scalings=("raw",), n_jobs=1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -38,30 +35,21 @@ def _one_thread():
         yield
 
 
-def write(path, n=120, *, n_classes=3, per_group=2, of=SPEC, failed=(), **columns):
+def write(path, n=120, *, labels=None, n_classes=3, per_group=2, of=SPEC, failed=(), **columns):
     """A feature file of overlapping classes; samples of one patient follow each other."""
     rng = np.random.default_rng(0)
-    labels = [f"class {i // per_group % n_classes}" for i in range(n)]
+    if labels is None:
+        labels = [f"class {i // per_group % n_classes}" for i in range(n)]
     X = 2.0 * rng.normal(size=(n_classes, 24))[np.arange(n) // per_group % n_classes] + 2.0 * rng.normal(size=(n, 24))
     X = (X[:, None] + 0.1 * rng.normal(size=(n, of.n_views, 24))).astype(np.float32)
     keys = [f"{i:03d}.png" for i in range(n)]
-    given = {"labels": labels, "groups": [f"p{i // per_group}" for i in range(n)], "splits": [""] * n} | columns
-    manifest = Manifest(
-        root="", keys=keys, paths=keys, folds=[""] * n,
-        group_source="column patient" if any(given["groups"]) else "", **given,
-    )  # fmt: skip
-    shas = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
-    entries = [
-        LedgerEntry(key, FAILED if i in failed else OK, "truncated" if i in failed else "", sha)
-        for i, (key, sha) in enumerate(zip(keys, shas, strict=True))
-    ]
-    good = [i for i in range(n) if i not in failed]
-    with ExtractionRun.open(
-        path, manifest=manifest, spec=of, request={}, made_with={}, batch_size=n, replace=True
-    ) as run:
-        run.append(FeatureBatch(entries, X[good].reshape(-1, 24)))
-        run.finish()
-    return path
+    known = {
+        "groups": [f"p{i // per_group}" for i in range(n)],
+        "keys": keys,
+        "sha256": [hashlib.sha256(key.encode()).hexdigest() for key in keys],
+    }
+    data = feature_set(X, labels, spec=of, **(known | columns))
+    return write_file(path, data, failed=failed)
 
 
 def fitted(path, target, **changes):
@@ -166,14 +154,7 @@ def test_near_duplicates_on_both_sides_are_named_and_can_be_locked_together(tmp_
             X, ledger = opened.features(), opened.ledger()
         X[1::2] = X[0::2] + 0.01 * np.random.default_rng(1).normal(size=X[0::2].shape)
         labels = [ledger.label[i - i % 2] for i in range(120)]
-        keys = list(ledger.key)
-        manifest = Manifest(
-            root="", keys=keys, paths=keys, labels=labels, groups=[""] * 120, splits=[""] * 120, folds=[""] * 120
-        )
-        with ExtractionRun.open(path, manifest=manifest, spec=SPEC, request={}, made_with={}, batch_size=120) as run:
-            run.append(FeatureBatch(list(ledger.entries()), X))
-            run.finish()
-        return path
+        return write_file(path, feature_set(X, labels, spec=SPEC, sha256=ledger.sha256))
 
     report = lock(with_copies(tmp_path / "x.h5"))
     assert report.n_near_duplicates > 5

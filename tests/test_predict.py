@@ -405,8 +405,16 @@ def test_jsonl_has_one_strict_object_for_every_sample(tmp_path, predictions) -> 
 def test_keys_of_any_characters_survive_csv_and_jsonl() -> None:
     keys = ['a"b.png', "line\nbreak.png", "comma,.png", "ü✓.png", " space "]
     n = len(keys)
-    columns = (["ok"] * n, [""] * n, [""] * n, ["x"] * n, np.full((n, 2), 0.5), [False] * n)
-    predictions = Predictions(["x", "y"], keys, *columns)
+    predictions = Predictions(
+        keys=keys,
+        status=["ok"] * n,
+        reasons=[""] * n,
+        labels=[""] * n,
+        seen=[False] * n,
+        classes=["x", "y"],
+        predicted=["x"] * n,
+        probabilities=np.full((n, 2), 0.5),
+    )
     as_csv, as_jsonl = io.StringIO(), io.StringIO()
     predictions.write_csv(as_csv)
     predictions.write_jsonl(as_jsonl)

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import write_file
 from threadpoolctl import threadpool_limits
-from trust_samples import features, options, write_file
+from trust_samples import features, options
 
 import featx
 from featx import Caution, load_bundle, predict
@@ -127,7 +128,7 @@ def test_abstaining_leaves_the_class_open_and_counts_what_is_left(bundle, new):
 def test_images_from_elsewhere_are_flagged_and_the_user_hears_of_it(bundle, tmp_path):
     data = features(40, seed=3, start=3000, shift=-4.0)
     predictions = predict(bundle, write_file(tmp_path / "far.h5", data))
-    assert predictions.judgement.unlike.all()
+    assert predictions.judgement.strangers.unlike.all()
     assert {row["unlike"] for row in rows_of(predictions)} == {"yes"}
     assert any(note.startswith("40 of 40 new images are unlike the training set") for note in predictions.notes)
     json.dumps(predictions.to_dict(), allow_nan=False)

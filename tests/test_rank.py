@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from scipy.special import softmax
 from scipy.stats import ttest_1samp
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
@@ -24,21 +25,15 @@ from featx.learn.quick import is_tie
 from featx.learn.ranking import CAUTION, SCORES
 from featx.learn.splits import make_folds
 from featx.learn.transferability import h_score, h_score_regularised, leep, logme, nce, transrate
-from featx.manifest.record import Manifest
 from featx.rank import RankOptions, rank
-from featx.spec import FOREIGN, FeatureSpec, Preprocess
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
+from featx.spec import FOREIGN
 
-SPEC = FeatureSpec("tiny", "random:0", "0" * 64, "head", "avg", (6,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3))
 QUICK = RankOptions(cv=3, inner_cv=2, C_grid=(1e-2, 1.0, 2), n_jobs=1)
 N = 48
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
     with threadpool_limits(1):
         yield
 
@@ -58,45 +53,23 @@ def features(y, d=6, *, noise=1.0, seed=0):
     return (rng.normal(size=(len(names), d))[codes] + noise * rng.normal(size=(len(y), d))).astype(np.float32)
 
 
-def write(path, X, y, *, logits=None, failed=(), keys=None, sha=None, views=1, foreign=False, order=None, **columns):
+def write(path, X, y, *, logits=None, failed=(), sha=None, views=1, foreign=False, order=None, **columns):
     """Write a feature file; `failed` are positions without a row, `order` is that of its rows."""
-    n = len(y)
-    order = np.arange(n) if order is None else np.asarray(order)
-    keys = np.array([f"{i:03d}.png" for i in range(n)] if keys is None else keys, dtype=object)
-    sha = np.array([f"{i:064x}" for i in range(n)] if sha is None else sha, dtype=object)
-
-    def column(name):
-        return np.array(columns.get(name, [""] * n), dtype=object)[order].tolist()
-
-    manifest = Manifest(
-        root="",
-        keys=keys[order].tolist(),
-        paths=keys[order].tolist(),
-        labels=np.array(y, dtype=object)[order].tolist(),
-        groups=column("groups"),
-        splits=column("splits"),
-        folds=column("folds"),
-        group_source="column patient" if "groups" in columns else "",
-    )
-    spec = dataclasses.replace(
-        SPEC,
-        feature_shape=(X.shape[-1],),
+    order = np.arange(len(y)) if order is None else np.asarray(order)
+    spec = spec_of(
+        X.shape[-1],
         logits=logits is not None,
         views=("plain", *[f"view {i}" for i in range(1, views)]),
-        weights=FOREIGN if foreign else SPEC.weights,
+        **({"weights": FOREIGN} if foreign else {}),
     )
-    good = [i for i in order if i not in failed]
-    entries = [
-        LedgerEntry(keys[i], FAILED, "truncated", sha[i]) if i in failed else LedgerEntry(keys[i], OK, "", sha[i])
-        for i in order
-    ]
-    rows = X[good].reshape(-1, X.shape[-1])
-    scores = None if logits is None else logits[good].reshape(-1, logits.shape[-1]).astype(np.float32)
-    path.unlink(missing_ok=True)
-    with ExtractionRun.open(path, manifest=manifest, spec=spec, request={}, made_with={}, batch_size=n) as run:
-        run.append(FeatureBatch(entries, rows, scores))
-        run.finish()
-    return path
+    if sha is not None:
+        columns["sha256"] = sha
+    return write_file(
+        path,
+        feature_set(X, y, spec=spec, **columns).take(order),
+        failed=[place for place, i in enumerate(order) if i in failed],
+        logits=None if logits is None else logits[order],
+    )
 
 
 def named(result):

@@ -193,10 +193,11 @@ def measure(
 
     process = context.Process(target=child)
     process.start()
+    assert process.pid is not None
     found = Measured(*ours.recv()) if ours.poll(limit) else None
-    if process.pid is not None and process.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
+    # Also after a good end: joblib's workers outlive the process that began them, and hold memory and the terminal.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
     process.join()
     return found
 

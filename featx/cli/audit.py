@@ -10,7 +10,6 @@ from featx.cli import options, output
 
 if TYPE_CHECKING:
     from featx.learn.auditing import AuditResult
-    from featx.learn.intervals import Interval
     from featx.learn.left_out_sites import SiteStudy
 
 NAME = 26  # letters of a column
@@ -109,10 +108,10 @@ def _print_shortcuts(result: AuditResult) -> None:
             ["column", "values", "told", "95 % interval", "chance", "by label", "V", "p", ""],
             [
                 (
-                    _short(one.name, NAME),
+                    output.shorten(one.name, NAME),
                     len(one.values),
                     one.score.mean,
-                    _range(one.score),
+                    output.range_of(one.score),
                     one.chance,
                     one.from_label,
                     one.association.cramers_v,
@@ -137,15 +136,16 @@ def _print_shortcuts(result: AuditResult) -> None:
 
 
 def _print_sites(study: SiteStudy) -> None:
+    scores = ["left out", "95 % interval", "seen", "gap", "AUC", "seen"]
     output.print_table(
-        [_short(study.column, SITE), "samples", "classes", "left out", "95 % interval", "seen", "gap", "AUC", "seen"],
+        [output.shorten(study.column, SITE), "samples", "classes", *scores],
         [
             (
-                _short(one.site, SITE),
+                output.shorten(one.site, SITE),
                 one.n_samples,
                 len(one.classes),
                 one.left_out.mean,
-                _range(one.left_out),
+                output.range_of(one.left_out),
                 one.ordinary,
                 one.gap.mean,
                 one.roc_auc,
@@ -155,10 +155,10 @@ def _print_sites(study: SiteStudy) -> None:
         ],
     )
     rows = [
-        ("left out, mean over the sites", study.left_out.mean, _range(study.left_out)),
-        ("ordinary cross-validation", study.ordinary.mean, _range(study.ordinary)),
+        ("left out, mean over the sites", study.left_out.mean, output.range_of(study.left_out)),
+        ("ordinary cross-validation", study.ordinary.mean, output.range_of(study.ordinary)),
         ("the same, mean within sites", study.ordinary_within, "-"),
-        ("left out minus ordinary", study.gap.mean, _range(study.gap)),
+        ("left out minus ordinary", study.gap.mean, output.range_of(study.gap)),
         ("guessing", study.guessing, "-"),
     ]
     click.echo()
@@ -175,7 +175,7 @@ def _print_labels(result: AuditResult) -> None:
     output.print_text(
         f"  estimated label errors: {labels.joint.n_errors:.0f} of {len(labels.issues)} (confident joint); "
         f"contradicted: {labels.n_against}; the head's balanced accuracy: "
-        f"{labels.score.mean or 0.0:.3f} ({_range(labels.score)}; guessing {labels.guessing:.3f})"
+        f"{labels.score.mean or 0.0:.3f} ({output.range_of(labels.score)}; guessing {labels.guessing:.3f})"
     )
     shown = labels.contradictions[: result.options.top]
     if shown:
@@ -184,9 +184,9 @@ def _print_labels(result: AuditResult) -> None:
             [
                 (
                     one.rank,
-                    _short(one.key, KEY),
-                    _short(one.label, SITE),
-                    _short(one.suggested, SITE),
+                    output.shorten(one.key, KEY),
+                    output.shorten(one.label, SITE),
+                    output.shorten(one.suggested, SITE),
                     one.p_label,
                     one.p_suggested,
                     f"{one.n_against}/{labels.n_repeats}",
@@ -197,15 +197,3 @@ def _print_labels(result: AuditResult) -> None:
     if len(shown) < labels.n_against:
         output.print_text(f"  and {labels.n_against - len(shown)} more (--top, --csv)")
     _print_remarks(result.label_remarks)
-
-
-def _short(name: str, letters: int) -> str:
-    """Leave out the middle of a long name: beginning and end tell it from its neighbours."""
-    half = (letters - 3) // 2
-    return name if len(name) <= letters else f"{name[:half]}...{name[-half:]}"
-
-
-def _range(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{interval.low:.3f} to {interval.high:.3f}"

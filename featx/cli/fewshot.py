@@ -167,7 +167,6 @@ def _settings(result: FewShotResult) -> list[str]:
 def _print_curves(heads: list[ShotHead]) -> None:
     from featx.learn.learning_curve import GAIN
 
-    click.echo("\nlearning curve, error = a + b k^-c; tried: fitted to half of the largest k, what it says of that")
     rows = []
     for head in heads:
         curve = head.curve
@@ -179,6 +178,7 @@ def _print_curves(heads: list[ShotHead]) -> None:
         further = f"{doubled:.3f} ({low:.3f} to {high:.3f})"
         rows.append((head.name, at, check.measured, f"{100 * check.error:+.1f}", further))
     if rows:
+        click.echo("\nlearning curve, error = a + b k^-c; tried: fitted to half of the largest k, what it says of that")
         assert heads[0].curve is not None
         k = heads[0].curve.ks[-1]
         header = ["head", f"said of k = {k}", "found", "points off", f"k = {2 * k}"]

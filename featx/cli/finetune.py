@@ -21,6 +21,7 @@ _RECIPE = (
     "train", "epochs", "optimiser", "lr", "head_lr", "momentum", "weight_decay", "batch_size", "schedule", "warmup",
     "layer_decay", "unfreeze", "l2sp", "l2sp_head", "l2sp_head_origin", "l2sp_all", "label_smoothing", "mixup",
     "cutmix", "class_weight", "clip", "ema", "dtype", "images", "patience", "random_state",
+    "lora_rank", "lora_alpha", "compile",
 )  # fmt: skip
 
 
@@ -44,9 +45,12 @@ _RECIPE = (
 @click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
 @click.option("--recipe", default="default", show_default=True, metavar="NAME",
     help="default, or head-sgd: the classic tutorial's; the options below change it.")  # fmt: skip
-@click.option("--train", type=click.Choice(["head", "last-block", "all", "norm"]), help="What is trained.  [all]")
+@click.option("--train", type=click.Choice(["head", "last-block", "all", "norm", "lora"]),
+    help="What is trained; lora: small matrices beside a transformer's layers.  [all]")  # fmt: skip
+@click.option("--lora-rank", type=click.IntRange(min=1), help="Of these matrices.  [8]")
+@click.option("--lora-alpha", type=float, help="They count ALPHA / RANK.  [16]")
 @click.option("--epochs", type=click.IntRange(min=0), help="At most.  [20]")
-@click.option("--lr", type=float, help="Largest learning rate.  [0.0001]")
+@click.option("--lr", type=float, help="Largest learning rate.  [found by a short test]")
 @click.option("--head-lr", type=float, help="Of the head.  [that of --lr]")
 @click.option("--optimiser", type=click.Choice(["adamw", "sgd"]), help="[adamw]")
 @click.option("--momentum", type=float, help="Of sgd.  [0.9]")
@@ -67,6 +71,8 @@ _RECIPE = (
 @click.option("--clip", type=float, help="Largest norm of a gradient, 0: any.  [1]")
 @click.option("--ema", type=float, help="Decay of a running mean of the weights, 0: none.  [0]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the arithmetic.  [float32]")
+@click.option("--compile", type=click.Choice(["auto", "on", "off"]),
+    help="torch.compile; auto: on CUDA, from 2,000 steps on.  [auto]")  # fmt: skip
 @click.option("--images", type=click.Choice(["photographs", "microscopy", "satellite", "scans", "text", "none"]),
     help="Decides how they are varied: scans and text are not mirrored, what has no up is turned.  "
     "[photographs]")  # fmt: skip

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featx.cli import output
-from featx.cli.leak_report import print_leaks
 from featx.cli.report import (
     MOST_CLASSES,
     print_alone,
-    print_choices,
     print_chosen,
     print_failures,
     print_scores,
+    print_worth,
+    say_what_failed,
     short,
     to_quote,
 )
@@ -51,11 +51,7 @@ def print_fit(result: LabelResult) -> None:
         print_alone("file", result.files)
     if len(result.heads) > 1:
         print_alone("head", result.heads)
-    click.echo("\nwhat the choice is worth")
-    for text in result.comparisons.describe():
-        output.print_text(f"  {text}")
-    print_choices(result.whole, result.file_of_fold)
-    print_leaks(result.leaks)
+    print_worth(result)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier, {result.n_without:,} of all without any label; "
         f"{result.n_fits:,} fits of {output.count(len(result.labels), 'label')} in "
@@ -111,10 +107,7 @@ def print_predictions(predictions: LabelAnswers, target: str | None) -> None:
 
 def say_predictions(predictions: LabelAnswers) -> None:
     """Say on stderr what a CSV on stdout does not: warnings, failures, and two scores where labels are known."""
-    for note in predictions.notes:
-        output.say_warning(note)
-    for key, reason in predictions.failures.items():
-        output.say_warning(f"{output.printable(key)}: {reason}")
+    say_what_failed(predictions)
     evaluation, which = to_quote(predictions)
     if evaluation is not None:
         named = ((name, evaluation.scores[name].mean) for name in ("average_precision_macro", "f1_macro"))

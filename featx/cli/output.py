@@ -9,9 +9,12 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+
+if TYPE_CHECKING:
+    from featx.learn.intervals import Interval
 
 
 class Advance(Protocol):
@@ -76,6 +79,19 @@ def wrapped(text: str) -> str:
 def printable(text: str) -> str:
     r"""Return a name in one line: a line break in it as ``\n``, other control characters alike."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shorten(name: str, letters: int) -> str:
+    """Leave out the middle of a long name: beginning and end tell it from its neighbours."""
+    half = (letters - 3) // 2
+    return name if len(name) <= letters else f"{name[:half]}...{name[-half:]}"
+
+
+def range_of(interval: Interval) -> str:
+    """Return ``"0.700 to 0.800"``, or ``"-"`` where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return "-"
+    return f"{interval.low:.3f} to {interval.high:.3f}"
 
 
 def count(number: int, noun: str) -> str:

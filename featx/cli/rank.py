@@ -9,7 +9,6 @@ import click
 from featx.cli import options, output
 
 if TYPE_CHECKING:
-    from featx.learn.intervals import Interval
     from featx.learn.ranking import RankResult
 
 LONGEST_NAME = 30  # letters of a file in the first table
@@ -69,12 +68,12 @@ def _print(result: RankResult) -> None:
     click.echo()
     rows = [
         (
-            _short(name, LONGEST_NAME),
+            output.shorten(name, LONGEST_NAME),
             file.n_features,
             file.score.mean,
-            _range(file.score),
+            output.range_of(file.score),
             None if file.behind is None else file.behind.mean,
-            "" if file.behind is None else _range(file.behind),
+            "" if file.behind is None else output.range_of(file.behind),
             "tie" if file.tied else "",
         )
         for name, file in zip(result.names, result.files, strict=True)
@@ -92,8 +91,8 @@ def _print(result: RankResult) -> None:
         ["file", "backbone", *SCORES.values()],
         [
             (
-                _short(name, SHORT_NAME),
-                _short(file.backbone, SHORT_NAME),
+                output.shorten(name, SHORT_NAME),
+                output.shorten(file.backbone, SHORT_NAME),
                 *(_value(file.transferability[name]) for name in SCORES),
             )
             for name, file in zip(result.names, result.files, strict=True)
@@ -105,18 +104,6 @@ def _print(result: RankResult) -> None:
     click.echo(f"\n{output.count(len(result.files), 'file')} in {output.describe_seconds(result.seconds)}")
 
 
-def _short(name: str, letters: int) -> str:
-    """Leave out the middle of a long name: beginning and end tell it from its neighbours."""
-    half = (letters - 3) // 2
-    return name if len(name) <= letters else f"{name[:half]}...{name[-half:]}"
-
-
 def _value(value: float | None) -> float | int | None:
     """Leave out decimals that nobody reads."""
     return round(value) if value is not None and abs(value) >= 1000 else value
-
-
-def _range(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{interval.low:.3f} to {interval.high:.3f}"

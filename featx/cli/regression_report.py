@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featx.cli import output, report
-from featx.cli.leak_report import print_leaks
-from featx.cli.trust_report import describe_novelty
+from featx.cli.trust_report import describe_novelty, describe_strangers
 
 if TYPE_CHECKING:
     from featx.learn.intervals import Interval
@@ -24,17 +23,7 @@ def print_fit(result: RegressionResult) -> None:
     """Print the account of ``featx fit --task regression``."""
     for note in result.notes:
         output.say_warning(note)
-    chosen = result.whole.chosen
-    output.print_text(result.description)
-    if result.locked is not None:
-        output.print_text(
-            f"{output.count(result.locked.n_samples, 'sample')} took no part, locked on {result.locked.date}"
-        )
-    parts = (report.short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
-    click.echo(
-        f"chosen for the saved head: {', '.join(filter(None, parts))}\n"
-        f"  ({result.options.scoring} of {_number(chosen.score)} inside the training part)\n"
-    )
+    report.print_chosen(result, "head", _number)
     folds = [name for name, _ in result.whole.folds]
     print_evaluation(result.whole.evaluation, folds)
     if result.whole.cv is not None and result.whole.cv is not result.whole.evaluation:
@@ -48,11 +37,7 @@ def print_fit(result: RegressionResult) -> None:
         _print_alone("file", {name: one.evaluation for name, one in result.files.items()})
     if len(result.heads) > 1:
         _print_alone("head", {name: one.evaluation for name, one in result.heads.items()})
-    click.echo("\nwhat the choice is worth")
-    for text in result.comparisons.describe():
-        output.print_text(f"  {text}")
-    report.print_choices(result.whole, result.file_of_fold)
-    print_leaks(result.leaks)
+    report.print_worth(result)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved head; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"
@@ -109,10 +94,7 @@ def print_predictions(predictions: NumberPredictions, target: str | None) -> Non
 
 def say_predictions(predictions: NumberPredictions) -> None:
     """Say on stderr what a CSV on stdout does not: warnings, failures, and two scores where labels are known."""
-    for note in predictions.notes:
-        output.say_warning(note)
-    for key, reason in predictions.failures.items():
-        output.say_warning(f"{output.printable(key)}: {reason}")
+    report.say_what_failed(predictions)
     for line in _describe_caution(predictions):
         output.say(line)
     evaluation, which = report.to_quote(predictions)
@@ -140,12 +122,8 @@ def _describe_caution(predictions: NumberPredictions) -> list[str]:
         lines.append(f"prediction intervals at coverage {found.coverage:g}{width}; proven: at least {found.floor:.3f}")
         if found.found is not None:
             held = found.found
-            lines.append(f"  found on the new images: {_number(held.mean)} ({report.range_of(held)}; {held.method})")
-    strangers = predictions.strangers
-    if strangers is not None:
-        images = output.count(strangers.n_images, "new image")
-        lines.append(f"unlike the training set: {strangers.n_unlike:,} of {images}")
-    return lines
+            lines.append(f"  found on the new images: {_number(held.mean)} ({output.range_of(held)}; {held.method})")
+    return lines + describe_strangers(predictions.strangers)
 
 
 def _print_alone(what: str, alone: dict[str, NumberEvaluation]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from featx.fit import FitResult
     from featx.learn.answers import Answers
     from featx.learn.intervals import Interval
-    from featx.learn.multilabel.result import LabelResult
-    from featx.learn.result import HeadResult
+    from featx.learn.result import HeadResult, Result
     from featx.learn.scores import Baseline, BinaryScores, Evaluation
     from featx.learn.threshold import Threshold, Thresholds
     from featx.predict import Predictions
@@ -52,11 +51,7 @@ def print_fit(result: FitResult) -> None:
         print_alone("head", result.heads)
     if result.race is not None:
         print_race(result.race)
-    click.echo("\nwhat the choice is worth")
-    for text in result.comparisons.describe():
-        output.print_text(f"  {text}")
-    print_choices(result.whole, result.file_of_fold, None if result.thresholds is None else result.thresholds.folds)
-    print_leaks(result.leaks)
+    print_worth(result, None if result.thresholds is None else result.thresholds.folds)
     click.echo(
         f"\n{len(result.plan.fit):,} samples in the saved classifier; {result.n_fits:,} fits in "
         f"{output.describe_seconds(result.seconds)}"
@@ -82,8 +77,10 @@ def describe_threshold(threshold: Threshold) -> str:
     return f"{output.printable(threshold.positive)!r} is called from a probability of {threshold.value:.4g} on"
 
 
-def print_chosen(result: FitResult | LabelResult) -> None:
-    """Print what was chosen on, scored and fitted, and what is in the saved classifier."""
+def print_chosen(
+    result: Result[Any], what: str = "classifier", written: Callable[[float], str] = "{:.3f}".format
+) -> None:
+    """Print what was chosen on, scored and fitted, and what is in the saved classifier, or whatever else it is."""
     chosen = result.whole.chosen
     output.print_text(result.description)
     if result.locked is not None:
@@ -92,9 +89,18 @@ def print_chosen(result: FitResult | LabelResult) -> None:
         )
     parts = (short_file(result.file), chosen.head, chosen.scaling, chosen.setting)
     click.echo(
-        f"chosen for the saved classifier: {', '.join(filter(None, parts))}\n"
-        f"  ({result.options.scoring} of {chosen.score:.3f} inside the training part)\n"
+        f"chosen for the saved {what}: {', '.join(filter(None, parts))}\n"
+        f"  ({result.options.scoring} of {written(chosen.score)} inside the training part)\n"
     )
+
+
+def print_worth(result: Result[Any], thresholds: Sequence[tuple[str, Threshold]] | None = None) -> None:
+    """Print what the choice is worth, what was chosen in each fold, and what could make the scores too good."""
+    click.echo("\nwhat the choice is worth")
+    for text in result.comparisons.describe():
+        output.print_text(f"  {text}")
+    print_choices(result.whole, result.file_of_fold, thresholds)
+    print_leaks(result.leaks)
 
 
 def print_evaluation(evaluation: Evaluation, folds: Sequence[str] = ()) -> None:
@@ -137,7 +143,7 @@ def print_predictions(predictions: Predictions, target: str | None) -> None:
         click.echo(f"saved: {target}")
 
 
-def print_failures(predictions: Answers) -> None:
+def print_failures(predictions: Answers[Any]) -> None:
     """Print which images have no prediction, and why."""
     if predictions.failures:
         click.echo(f"{output.count(len(predictions.failures), 'image')} failed, without a prediction:")
@@ -149,10 +155,7 @@ def print_failures(predictions: Answers) -> None:
 
 def say_predictions(predictions: Predictions) -> None:
     """Say on stderr what a CSV on stdout does not: warnings, failures, and two scores where labels are known."""
-    for note in predictions.notes:
-        output.say_warning(note)
-    for key, reason in predictions.failures.items():
-        output.say_warning(f"{output.printable(key)}: {reason}")
+    say_what_failed(predictions)
     if predictions.threshold is not None:
         output.say(describe_threshold(predictions.threshold))
     for line in trust_report.describe_judgement(predictions.judgement):
@@ -161,6 +164,14 @@ def say_predictions(predictions: Predictions) -> None:
     if evaluation is not None:
         scores = [f"{name} {evaluation.scores[name].mean:.3f}" for name in ("balanced_accuracy", "accuracy")]
         output.say(f"{which}: {', '.join(scores)} (-o FILE prints the whole account)")
+
+
+def say_what_failed(predictions: Answers[Any]) -> None:
+    """Say warnings and failures on stderr."""
+    for note in predictions.notes:
+        output.say_warning(note)
+    for key, reason in predictions.failures.items():
+        output.say_warning(f"{output.printable(key)}: {reason}")
 
 
 def to_quote(predictions: Any) -> tuple[Any, str]:
@@ -192,7 +203,7 @@ def print_scores(
     `folds` are the names of the folds.
     """
     header = ["score", "mean", "95 % interval"]
-    rows = [[name, interval.mean, range_of(interval)] for name, interval in scores.items()]
+    rows = [[name, interval.mean, output.range_of(interval)] for name, interval in scores.items()]
     by_fold = {name: interval.folds for name, interval in scores.items() if interval.folds}
     if baseline is not None:
         header.append("guessing")
@@ -226,7 +237,7 @@ def _print_binary(binary: BinaryScores) -> None:
     named = {"sensitivity": binary.sensitivity, "specificity": binary.specificity, "PPV": binary.ppv, "NPV": binary.npv}
     output.print_table(
         ["proportion", "value", "95 % interval"],
-        [(name, interval.mean, range_of(interval)) for name, interval in named.items()],
+        [(name, interval.mean, output.range_of(interval)) for name, interval in named.items()],
     )
     print_methods(named)
 
@@ -294,10 +305,3 @@ def short(name: str, letters: int = LONGEST_NAME) -> str:
     """Leave out the end of a long name."""
     name = output.printable(name)
     return name if len(name) <= letters else f"{name[: letters - 3]}..."
-
-
-def range_of(interval: Interval) -> str:
-    """Return ``"0.7 to 0.8"``, or ``"-"`` where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{interval.low:.3f} to {interval.high:.3f}"

@@ -9,10 +9,10 @@ import click
 from featx.cli import output
 
 if TYPE_CHECKING:
-    from featx.learn.intervals import Interval
     from featx.learn.judgement import Abstaining, Judgement, Sets
     from featx.learn.novelty import Novelty
     from featx.learn.reliability import Reliability
+    from featx.learn.strangers import Strangers
     from featx.learn.trust import Trust
 
 MOST_CLASSES = 10  # whose found coverage is named
@@ -26,7 +26,7 @@ def print_trust(trust: Trust) -> None:
     output.print_table(
         ["called", "from probability", "accuracy", "95 % interval"],
         [
-            (f"{100 * one.share:.0f} %", one.threshold, one.accuracy.mean, _range(one.accuracy))
+            (f"{100 * one.share:.0f} %", one.threshold, one.accuracy.mean, output.range_of(one.accuracy))
             for one in trust.reliability.kept
         ],
     )
@@ -54,7 +54,7 @@ def print_judgement(judgement: Judgement) -> None:
         output.print_table(
             ["called", "from probability", "accuracy", "95 % interval"],
             [
-                (f"{100 * one.share:.0f} %", one.threshold, one.accuracy.mean, _range(one.accuracy))
+                (f"{100 * one.share:.0f} %", one.threshold, one.accuracy.mean, output.range_of(one.accuracy))
                 for one in judgement.abstaining.curve
             ],
         )
@@ -67,10 +67,14 @@ def describe_judgement(judgement: Judgement) -> list[str]:
         lines += _describe_sets(judgement.sets)
     if judgement.abstaining is not None:
         lines.append(_describe_abstaining(judgement.abstaining))
-    found = judgement.strangers
-    if found is not None:
-        lines.append(f"unlike the training set: {found.n_unlike:,} of {output.count(found.n_images, 'new image')}")
-    return lines
+    return lines + describe_strangers(judgement.strangers)
+
+
+def describe_strangers(found: Strangers | None) -> list[str]:
+    """Say how many images are unlike the training set, where that is known."""
+    if found is None:
+        return []
+    return [f"unlike the training set: {found.n_unlike:,} of {output.count(found.n_images, 'new image')}"]
 
 
 def _describe_map(trust: Trust) -> str:
@@ -91,7 +95,7 @@ def _describe_map(trust: Trust) -> str:
 def _print_reliability(reliability: Reliability, plain: Reliability | None) -> None:
     header = ["score", "value", "95 % interval"]
     named = {"brier": reliability.brier, "ece": reliability.ece}
-    rows: list[list[object]] = [[name, interval.mean, _range(interval)] for name, interval in named.items()]
+    rows: list[list[object]] = [[name, interval.mean, output.range_of(interval)] for name, interval in named.items()]
     if plain is not None:
         header.append("uncalibrated")
         for row, interval in zip(rows, (plain.brier, plain.ece), strict=True):
@@ -126,7 +130,7 @@ def _describe_sets(sets: Sets) -> list[str]:
     single = "" if sets.singletons is None else f", one class in {100 * sets.singletons:.1f} % of the sets"
     lines = [f"prediction sets at {what}{size}{single}; proven: at least {sets.floor:.3f}"]
     if sets.found is not None:
-        text = f"  found on the new images: {sets.found.mean:.3f} ({_range(sets.found)}; {sets.found.method})"
+        text = f"  found on the new images: {sets.found.mean:.3f} ({output.range_of(sets.found)}; {sets.found.method})"
         if sets.found_by_group is not None:
             text += f"; every group counted once: {sets.found_by_group:.3f}"
         lines.append(text)
@@ -142,10 +146,5 @@ def _describe_abstaining(found: Abstaining) -> str:
     text = f"abstained below {found.below:g}: {found.n_abstained:,} of {output.count(n_images, 'image')}"
     if found.accuracy is None:
         return text
-    return f"{text}; accuracy of the new ones that were called: {found.accuracy.mean:.3f} ({_range(found.accuracy)})"
-
-
-def _range(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{interval.low:.3f} to {interval.high:.3f}"
+    accuracy = f"{found.accuracy.mean:.3f} ({output.range_of(found.accuracy)})"
+    return f"{text}; accuracy of the new ones that were called: {accuracy}"

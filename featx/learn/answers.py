@@ -8,9 +8,9 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ from featx.store.target import check_target, save_text
 FORMATS = (".csv", ".jsonl")
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+
+
+class Evaluated(Protocol):
+    """Scores of some samples, whatever the task."""
+
+    def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+E = TypeVar("E", bound=Evaluated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +74,17 @@ class Told:
         sha256 = [self.entries[i].sha256 for i in places]
         return resolve_groups([self.groups[i] for i in places], sha256, self.group_source).ids
 
-    def columns(self) -> dict[str, Any]:
-        """Return what `Answers` have of it, by name."""
+    def of_answers(self, evaluate: Callable[[BoolArray], E], *, scorable: BoolArray | None = None) -> dict[str, Any]:
+        """Return what `Answers` have of it, by name; what `evaluate` says of some samples is their scores.
+
+        `scorable` (n_samples,) are those whose label can be scored; None: all whose label is known.
+        """
+
+        def score(rows: BoolArray) -> E | None:
+            return evaluate(rows) if rows.any() else None
+
+        known = self.known if scorable is None else self.known & scorable
+        evaluation = score(known)
         return {
             "keys": [entry.key for entry in self.entries],
             "status": [entry.status for entry in self.entries],
@@ -74,26 +92,46 @@ class Told:
             "labels": self.labels,
             "seen": self.seen.tolist(),
             "n_locked": self.n_locked,
+            "evaluation": evaluation,
+            "evaluation_new": score(known & ~self.seen) if self.seen.any() else evaluation,
         }
 
 
-class Answers(ABC):
+def write_number(number: float) -> str:
+    """Return a number with all its digits; nothing where there is none, or where it is infinite."""
+    return repr(float(number)) if np.isfinite(number) else ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers(ABC, Generic[E]):
     """The answers about all samples of a source, in its order; failed ones included.
 
     Attributes
     ----------
-    keys, status, reasons, labels : list of str
+    keys : list of str
+        Name of each sample.
+    status, reasons : list of str
+        ``"ok"`` or ``"failed"``, and why (see `featx.store.records.REASONS`).
+    labels : list of str
+        What the source says each sample is; ``""`` = unknown.
     seen : list of bool
+        Whether the head was fitted on the same bytes.
     n_locked : int
-        See `featx.predict.Predictions`.
+        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
+    evaluation : evaluation of the task, or None
+        Scores over the good samples with a label; None without any.
+    evaluation_new : evaluation of the task, or None
+        The same over those that the head was not fitted on: the scores that say something about new images.
     """
 
     keys: list[str]
     status: list[str]
     reasons: list[str]
     labels: list[str]
-    seen: list[bool]
-    n_locked: int
+    seen: list[bool] = field(repr=False)
+    n_locked: int = 0
+    evaluation: E | None = field(default=None, repr=False)
+    evaluation_new: E | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -103,12 +141,44 @@ class Answers(ABC):
         """Yield the header, then one row for each sample."""
 
     @abstractmethod
-    def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample."""
+    def answer(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return what is said of one sample for JSON: `predicted` first."""
 
-    @abstractmethod
+    def caution(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return what is said of how far that can be trusted; nothing where nobody asked."""
+        del place, good
+        return {}
+
+    def iter_records(self) -> Iterator[dict[str, Any]]:
+        """Yield one JSON-ready dict for each sample: ``key, status, reason, label``, what is said of it, ``seen``.
+
+        What caution adds comes last, only where there is an answer.
+        """
+        columns = zip(self.keys, self.status, self.reasons, self.labels, self.seen, strict=True)
+        for place, (key, status, reason, label, seen) in enumerate(columns):
+            yield {
+                "key": key,
+                "status": status,
+                "reason": reason,
+                "label": label or None,
+                **self.answer(place, good=status == OK),
+                "seen": seen,
+                **self.caution(place, good=status == OK),
+            }
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
+        return {
+            "n_samples": len(self),
+            "n_failed": len(self.failures),
+            "failures_by_reason": self.failures_by_reason,
+            "n_seen": sum(self.seen),
+            "n_locked": self.n_locked,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+            "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
+            "warnings": self.notes,
+            "predictions": list(self.iter_records()),
+        }
 
     @property
     def failures(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.label_errors import RANKINGS, LabelAudit
 from featx.learn.left_out_sites import SiteStudy
+from featx.learn.notes import note_plain, note_small_classes, note_unlabelled
 from featx.learn.options import FitOptions
 from featx.learn.search import Space
 from featx.learn.shortcuts import Shortcut
@@ -281,17 +282,12 @@ class AuditResult:
             notes.append(f"Images whose features are nearly the same are one group: {self.groups.n} groups.")
         if self.locked is not None:
             notes.append(f"Locked on {self.locked.date}, left out of everything here: {self.locked.n_samples} samples.")
-        if self.unlabelled:
-            notes.append(f"Samples without a label, left out: {self.unlabelled}.")
+        notes += note_unlabelled(self.unlabelled)
         if self.n_missing:
             notes.append(f"Samples without features, left out: {self.n_missing}.")
-        if self.small_classes:
-            listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
-            notes.append(f"Classes left out as too small: {listed}.")
+        notes += note_small_classes(self.small_classes)
         if self.has_splits:
             notes.append("All splits of the file are audited together: no head is kept, and no score is one to report.")
         if self.has_folds:
             notes.append("The file's fold column is not used: folds are dealt anew for each column.")
-        if self.has_views:
-            notes.append("Of files with views, the plain image of each sample was taken.")
-        return notes
+        return notes + note_plain(self.has_views)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from featx.learn.search import Choice
+from featx.learn.choice import Choice
 
 _ALWAYS = ("head", "scaling")
 

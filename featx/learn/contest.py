@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from featx.errors import InputError
 from featx.learn.alignment import align
+from featx.learn.convergence import Unconverged
 from featx.learn.dataset import Features, check_finite
-from featx.learn.search import Fitted, Outcome, Progress, Unconverged
+from featx.learn.search import Fitted, Outcome, Progress
 from featx.learn.views import ViewUse, choose_use
 
 IntArray = NDArray[np.int64]
@@ -206,7 +207,7 @@ class Contest:
     def winners(self, candidates: Sequence[Candidate] | None = None) -> list[Candidate]:
         """Return the best of some candidates, or of all, for each job by its inner folds.
 
-        Ties go to the simpler choice (see `featx.learn.search.Choice.rank`), then to the earlier file. Candidates on
+        Ties go to the simpler choice (see `featx.learn.choice.Choice.rank`), then to the earlier file. Candidates on
         files that may not win a job are passed over, unless there are no others among them.
         """
         among = self.candidates if candidates is None else list(candidates)

@@ -45,6 +45,27 @@ class Isometry:
         return coef if self.basis is None else coef @ self.basis.T
 
 
+def span_coordinates(X: FloatArray) -> FloatArray:
+    """Return rows (n_samples, n_features) in coordinates of their span (n_samples, n_coordinates).
+
+    Those of `Isometry`, up to signs, without its basis: with fewer rows than features that is most of the work.
+    """
+    n_samples, n_features = X.shape
+    if n_samples >= n_features or n_samples > _LARGEST:
+        return Isometry(X).transform(X)
+    mean = X.mean(axis=0)
+    centred = X - mean
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    kept = values > max(values[-1], 0.0) * _RANK
+    values, vectors = values[kept], vectors[:, kept]
+    # The mean's share of the span is centred.T @ combined.
+    combined = vectors @ ((vectors.T @ (centred @ mean)) / values)
+    inside = np.sqrt(values) * (vectors.T @ combined)
+    outside = np.linalg.norm(mean - centred.T @ combined)
+    rows = vectors * np.sqrt(values) + inside
+    return np.column_stack([rows, np.full(n_samples, outside)]) if _is_outside(outside, mean) else rows
+
+
 def _basis(X: FloatArray) -> FloatArray:
     n_samples, n_features = X.shape
     mean = X.mean(axis=0)
@@ -60,8 +81,13 @@ def _basis(X: FloatArray) -> FloatArray:
         basis = vectors[:, values > max(values[-1], 0.0) * _RANK]
     outside = mean - basis @ (basis.T @ mean)
     length = np.linalg.norm(outside)
-    if length > 1e-10 * np.linalg.norm(mean):
+    if _is_outside(length, mean):
         basis = np.column_stack([basis, outside / length])
     if basis.shape[1] == 0:  # nothing but zeros: any direction will do
         basis = np.eye(n_features, 1)
     return np.ascontiguousarray(basis)
+
+
+def _is_outside(length: np.floating, mean: FloatArray) -> bool:
+    """Tell whether what a mean row has outside the span of the centred rows is more than rounding errors."""
+    return bool(length > 1e-10 * np.linalg.norm(mean))

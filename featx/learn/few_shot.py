@@ -15,6 +15,7 @@ from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.intervals import Interval
 from featx.learn.learning_curve import LearningCurve
+from featx.learn.notes import list_counts
 from featx.learn.plan import plan_evaluation
 from featx.learn.small_fits import Fixed
 
@@ -226,8 +227,7 @@ class FewShotResult:
                 "good. Extract with --group-column or --group-regex."
             )
         if self.small_classes:
-            left_out = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
-            notes.append(f"Classes left out by --min-per-class: {left_out}.")
+            notes.append(f"Classes left out by --min-per-class: {list_counts(self.small_classes)}.")
         if self.not_scored:
             notes.append(f"No sample that was scored is of these classes: {', '.join(self.not_scored)}.")
         if self.unlabelled and not self.options.transductive:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.coordinates import Isometry
+from featx.learn.coordinates import span_coordinates
 from featx.learn.heads import find_head, make_scaler
 from featx.learn.metrics import scoring_values
 from featx.learn.training import Scored, TrainingParts
@@ -51,7 +51,7 @@ class Samples:
         scaler = make_scaler(scaling)
         if scaler is not None:
             rows = scaler.fit_transform(rows)
-        coordinates = Isometry(rows).transform(rows)
+        coordinates = span_coordinates(rows)
         return cls(rows.reshape(X.shape), y, scaling, coordinates.reshape(*X.shape[:-1], -1))
 
     @property
@@ -155,7 +155,7 @@ class Parts:
         if not isometric:
             return self._plain
         if self._coordinates is None:
-            self._coordinates = Isometry(self._plain.X).transform(self._plain.X)
+            self._coordinates = span_coordinates(self._plain.X)
         return replace(self._plain, X=self._coordinates)
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from featx.errors import UsageError
 from featx.learn.conformal import BoolArray, FloatArray, IntArray, check_coverage, choose_sets
 from featx.learn.intervals import Interval, proportion_interval
-from featx.learn.novelty import FALSE_ALARMS, check_false_alarms
+from featx.learn.novelty import check_false_alarms
 from featx.learn.reliability import Kept, list_kept
+from featx.learn.strangers import Doorkeeper, Strangers
 
 if TYPE_CHECKING:
     from featx.learn.bundle import Bundle
@@ -117,39 +118,6 @@ class Abstaining:
     curve: list[Kept] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Strangers:
-    """Images unlike the training set.
-
-    Attributes
-    ----------
-    false_alarms : float
-        The rate it was set to.
-    n_unlike, n_images : int
-        Of the images that the head was not fitted on.
-    note : str
-        Why nothing can be called unlike, where that is so.
-    """
-
-    false_alarms: float
-    n_unlike: int
-    n_images: int
-    note: str = ""
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user must hear."""
-        if self.note:
-            return [self.note]
-        if not self.n_unlike:
-            return []
-        return [
-            f"{self.n_unlike:,} of {self.n_images:,} new images are unlike the training set (the column unlike; "
-            f"of images like it, at most {100 * self.false_alarms:g} % would be called so). What is said of them may "
-            "be worth nothing."
-        ]
-
-
 @dataclass(frozen=True, eq=False)
 class Judgement:
     """What caution says of each sample; None in the place of what was not asked for.
@@ -158,16 +126,12 @@ class Judgement:
     ----------
     inside : bool array (n_samples, n_classes), or None
         Which classes are in the set of each; none where the sample failed.
-    abstained, unlike : bool array (n_samples,), or None
-    distance : float64 array (n_samples,), or None
-        From the training set, 0 to 2; NaN where the sample failed.
+    abstained : bool array (n_samples,), or None
     sets, abstaining, strangers : Sets, Abstaining, Strangers, or None
     """
 
     inside: BoolArray | None = field(default=None, repr=False)
     abstained: BoolArray | None = field(default=None, repr=False)
-    unlike: BoolArray | None = field(default=None, repr=False)
-    distance: FloatArray | None = field(default=None, repr=False)
     sets: Sets | None = None
     abstaining: Abstaining | None = None
     strangers: Strangers | None = None
@@ -177,9 +141,11 @@ class Judgement:
         columns: dict[str, list[str]] = {}
         if self.inside is not None:
             columns["set"] = [join_classes(classes, row) for row in self.inside]
-        for name, flags in (("abstained", self.abstained), ("unlike", self.unlike)):
-            if flags is not None:
-                columns[name] = [("yes" if flag else "no") if ok else "" for flag, ok in zip(flags, good, strict=True)]
+        if self.abstained is not None:
+            flags = zip(self.abstained, good, strict=True)
+            columns["abstained"] = [("yes" if flag else "no") if ok else "" for flag, ok in flags]
+        if self.strangers is not None:
+            columns["unlike"] = [self.strangers.text(place, good=bool(ok)) for place, ok in enumerate(good)]
         return columns
 
     def record(self, place: int, classes: Sequence[str], *, good: bool) -> dict[str, Any]:
@@ -190,17 +156,14 @@ class Judgement:
             values["set"] = [name for name, one in zip(classes, inside, strict=True) if one] if good else None
         if self.abstained is not None:
             values["abstained"] = bool(self.abstained[place]) if good else None
-        if self.unlike is not None and self.distance is not None:
-            values["unlike"] = bool(self.unlike[place]) if good else None
-            values["distance"] = float(self.distance[place]) if good else None
-        return values
+        return values if self.strangers is None else values | self.strangers.record(place, good=good)
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{sets, abstaining, unlike}`` for JSON."""
         return {
             "sets": None if self.sets is None else asdict(self.sets),
             "abstaining": None if self.abstaining is None else asdict(self.abstaining),
-            "unlike": None if self.strangers is None else asdict(self.strangers),
+            "unlike": None if self.strangers is None else self.strangers.to_dict(),
         }
 
     @property
@@ -291,9 +254,7 @@ class Judge:
             inside &= good[:, None]
         confidence = probabilities[np.arange(len(own)), own]
         abstained, abstaining = self._conclude_abstaining(confidence, predicted == truth, good, scored, groups)
-        unlike, strangers = self._door.conclude(good, new)
-        distance = None if unlike is None else self._door.distance
-        return Judgement(inside, abstained, unlike, distance, sets, abstaining, strangers)
+        return Judgement(inside, abstained, sets, abstaining, self._door.conclude(good, new))
 
     def _conclude_sets(
         self,
@@ -347,50 +308,6 @@ class Judge:
             curve = list_kept(confidence[scored], right[scored], ids)
         n_abstained = int(abstained.sum())
         return abstained, Abstaining(below, n_abstained, int(good.sum()) - n_abstained, accuracy, curve)
-
-
-class Doorkeeper:
-    """Tells images unlike the training set, batch by batch, as they come.
-
-    Parameters
-    ----------
-    bundle : Bundle
-    caution : Caution
-    n_samples : int
-
-    Raises
-    ------
-    BundleError
-        If the bundle cannot tell, and was asked to.
-    """
-
-    def __init__(self, bundle: Bundle, caution: Caution, n_samples: int) -> None:
-        self._asked = caution.false_alarms
-        self._novelty = bundle.novelty if self._asked is not None or bundle.has_novelty else None
-        self.distance = np.full(n_samples, np.nan)
-
-    def see(self, places: IntArray, X: NDArray[Any]) -> None:
-        """Take the plain rows (n, n_features) of the samples at some places."""
-        if self._novelty is not None:
-            self.distance[places] = self._novelty.distance(X)
-
-    def conclude(self, good: BoolArray, new: BoolArray) -> tuple[BoolArray | None, Strangers | None]:
-        """Say which samples are unlike (n_samples,), and count them; None where that is not known.
-
-        Parameters
-        ----------
-        good, new : bool array (n_samples,)
-            Samples with features; of them, those that the head was not fitted on.
-        """
-        if self._novelty is None:
-            return None, None
-        rate = FALSE_ALARMS if self._asked is None else self._asked
-        note = self._novelty.too_few(rate)
-        if note and self._asked is None:
-            return None, None
-        unlike = np.zeros(len(good), dtype=np.bool_)
-        unlike[good] = self._novelty.is_unlike(self.distance[good], rate)
-        return unlike, Strangers(rate, int(unlike[new].sum()), int(new.sum()), note)
 
 
 def _by_group(hit: BoolArray, groups: IntArray) -> float:

@@ -1,6 +1,7 @@
 """Losses of linear heads, of many fits at once, as functions of the rows' scores.
 
-Scores are arrays (n_samples, n_functions, n_fits), float64, of NumPy or PyTorch; `xp` is the one or the other.
+Scores are arrays (n_samples, n_functions, n_fits), float64, of NumPy or PyTorch; `xp` is the one or the other. States,
+and what is multiplied by second derivatives, may be float32.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class SquaredHinge:
 
     def curvatures(self, S: Array) -> Array:
         """Return 2 within the margin, 0 beyond it."""
-        return 2.0 * (S > 0)
+        return self.xp.asarray(2.0 * (S > 0), dtype=S.dtype)
 
     def curvature_times(self, S: Array, T: Array) -> Array:
         """Return 2 T within the margin, 0 beyond it."""

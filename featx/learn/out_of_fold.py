@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from featx.learn.calibrated import Calibrated
 from featx.learn.calibration import Calibration, FloatArray, IntArray, Scored, choose_calibration
+from featx.learn.convergence import Unconverged
 from featx.learn.heads import find_head
-from featx.learn.search import SMALL_WORK, Fitted, Job, Outcome, Progress, Space, Unconverged, refit
+from featx.learn.search import SMALL_WORK, Fitted, Job, Outcome, Progress, Space, refit
 from featx.learn.threshold import Rule, Threshold, choose_threshold
 from featx.learn.thresholded import Thresholded
 from featx.learn.views import classify, scoring_rows

@@ -8,12 +8,14 @@ at which processors are at their best. Each C starts from the optimum at the C b
 The optimum is that of scikit-learn's `LogisticRegression` or `LinearSVC`; how near a fit has come to it is stated
 (`PathResult.gradient`). `featx.learn.coordinates` makes the matrix small and the steps few.
 
-Everything runs in float64 in the namespace of the arrays it is given: NumPy's, or PyTorch's on any device.
+Everything runs in float64 in the namespace of the arrays it is given: NumPy's, or PyTorch's on any device. Of a large
+matrix a float32 copy says in which direction a step goes, how far and whether it has arrived is measured in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ _ROUNDING = 1e-11
 """Relative error of a sum of losses, where large terms cancel: a step that adds less has not made it worse."""
 _AT_ONCE = 1 << 24
 """Numbers in one array of scores; more fits are solved in several goes."""
+_ROUGH_FROM = 1 << 19
+"""From so many numbers in the matrix on directions are computed in float32: caches hold less than that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +135,9 @@ def fit_path(
         losses = _make_loss(loss, targets, function[:, 0], X)
         of_rows = _like(X, np.ascontiguousarray(weights[part[:, 0], function[:, 0]].T))
         W = _like(X, np.zeros((X.shape[1] + 1, together, len(part))))
+        problem = _Problem(rows, losses, of_rows, penalise_intercept=loss == "squared_hinge")
         for place in np.argsort(grid):  # each from the optimum at the C before
-            problem = _Problem(rows, losses, of_rows, float(grid[place]), penalise_intercept=loss == "squared_hinge")
-            norms, steps = _newton(problem, W, tol, max_iter)
+            norms, steps = _newton(problem.at(float(grid[place])), W, tol, max_iter)
             coefficients, constants = _restored(W, centre)
             coef[part, place, function], intercept[part, place, function] = coefficients, constants
             gradient[part, place, function], n_iter[part, place, function] = norms[:, None], steps[:, None]
@@ -199,37 +203,49 @@ class _Problem:
     Coefficients are (n_coordinates, n_functions, n_fits), the intercepts last; scores (n_samples, n_functions, n_fits).
     """
 
-    def __init__(self, rows: Array, loss: Loss, weights: Array, C: float, *, penalise_intercept: bool) -> None:
+    def __init__(self, rows: Array, loss: Loss, weights: Array, *, penalise_intercept: bool) -> None:
+        xp = _namespace(rows)
         self.rows, self.loss, self._weights = rows, loss, weights
         # In units of the mean loss: sums do not grow with n, and C does not decide when a fit has converged.
         self._scale = 1.0 / weights.sum(axis=0)
-        self._penalty = _namespace(rows).ones_like(rows[0])[:, None, None] * (self._scale / C)
-        if not penalise_intercept:
-            self._penalty[-1] = 0.0
-        self._squares = (rows**2).T @ weights * self._scale  # mean square of each coordinate in each part
-        self._C, self._penalise_intercept = C, penalise_intercept
+        self._penalised = xp.ones_like(rows[0])[:, None, None]
+        self._penalised[-1] = float(penalise_intercept)
+        self._penalty = self._penalised * self._scale
+        is_large = rows.shape[0] * rows.shape[1] >= _ROUGH_FROM
+        self.curvature = _Curvature.of(rows, loss, weights * self._scale, xp.float32 if is_large else xp.float64)
 
     def __len__(self) -> int:
         return int(self._scale.shape[0])
 
+    def at(self, C: float) -> _Problem:
+        """Return the problem at a strength of the penalty."""
+        found = copy.copy(self)
+        found._penalty = self._penalised * (self._scale / C)
+        found.curvature = self.curvature.with_penalty(found._penalty)
+        return found
+
+    def exact(self) -> _Problem | None:
+        """Return the problem with curvatures in float64; None where they are already."""
+        xp = _namespace(self.rows)
+        if self.curvature.rows.dtype == xp.float64:
+            return None
+        found = copy.copy(self)
+        exact = _Curvature.of(self.rows, self.loss, self._weights * self._scale, xp.float64)
+        found.curvature = exact.with_penalty(self._penalty)
+        return found
+
     def only(self, kept: Array) -> _Problem:
         """Return the problem of some of the fits."""
-        return _Problem(
-            self.rows,
-            self.loss.only(kept),
-            self._weights[:, kept],
-            self._C,
-            penalise_intercept=self._penalise_intercept,
+        found = copy.copy(self)
+        found.loss, found.curvature = self.loss.only(kept), self.curvature.only(kept)
+        found._weights, found._scale, found._penalty = (
+            each[..., kept] for each in (self._weights, self._scale, self._penalty)
         )
+        return found
 
     def scores(self, W: Array) -> Array:
         """Return the rows' scores by coefficients."""
-        return (self.rows @ W.reshape(len(W), -1)).reshape(len(self.rows), *W.shape[1:])
-
-    def _back(self, T: Array) -> Array:
-        """Return the mean over the rows weighted by T, like coefficients."""
-        T *= self._weights[:, None]
-        return (self.rows.T @ T.reshape(len(T), -1)).reshape(self.rows.shape[1], *T.shape[1:]) * self._scale
+        return _times(self.rows, W)
 
     def values(self, T: Array, W: Array) -> Array:
         """Return what is minimised (n_fits,)."""
@@ -238,19 +254,70 @@ class _Problem:
 
     def gradients(self, S: Array, W: Array) -> Array:
         """Return its gradient, like coefficients."""
-        return self._back(self.loss.slopes(S)) + self._penalty * W
+        slopes = self.loss.slopes(S)
+        slopes *= self._weights[:, None]
+        return _times(self.rows.T, slopes) * self._scale + self._penalty * W
 
-    def hessian_times(self, S: Array, V: Array) -> Array:
-        """Return its second derivatives times V, both like coefficients."""
-        return self._back(self.loss.curvature_times(S, self.scores(V))) + self._penalty * V
+
+@dataclass(frozen=True, eq=False)
+class _Curvature:
+    """The second derivatives of what some fits minimise, in the precision of its arrays.
+
+    Attributes
+    ----------
+    rows : array (n_samples, n_coordinates)
+    loss : Loss
+    weights : array (n_samples, n_fits)
+        Adding up to 1 for each fit.
+    squares : array (n_coordinates, n_fits)
+        Mean square of each coordinate.
+    penalty : array (n_coordinates, 1, n_fits)
+    """
+
+    rows: Array
+    loss: Loss
+    weights: Array
+    squares: Array
+    penalty: Array
+
+    @classmethod
+    def of(cls, rows: Array, loss: Loss, weights: Array, dtype: Any) -> _Curvature:
+        """Lay it out in a precision, without a penalty."""
+        xp = _namespace(rows)
+        rows, weights = xp.asarray(rows, dtype=dtype), xp.asarray(weights, dtype=dtype)
+        squares = (rows**2).T @ weights
+        return cls(rows, loss, weights, squares, 0.0 * squares[:, None])
+
+    def with_penalty(self, penalty: Array) -> _Curvature:
+        """Return it with another penalty."""
+        return replace(self, penalty=_namespace(penalty).asarray(penalty, dtype=self.rows.dtype))
+
+    def only(self, kept: Array) -> _Curvature:
+        """Return that of some of the fits."""
+        return _Curvature(
+            self.rows,
+            self.loss.only(kept),
+            *(each[..., kept] for each in (self.weights, self.squares, self.penalty)),
+        )
+
+    def times(self, S: Array, V: Array) -> Array:
+        """Return the second derivatives times V, both like coefficients."""
+        T = self.loss.curvature_times(S, _times(self.rows, V))
+        T *= self.weights[:, None]
+        return _times(self.rows.T, T) + self.penalty * V
 
     def diagonal(self, S: Array) -> Array:
-        """Return the Hessian's diagonal, like coefficients, were the mean curvature that of every row."""
-        mean = (self.loss.curvatures(S) * self._weights[:, None]).sum(axis=0) * self._scale  # (n_functions, n_fits)
-        diagonal = self._squares[:, None] * mean + self._penalty
+        """Return their diagonal, like coefficients, were the mean curvature that of every row."""
+        mean = (self.loss.curvatures(S) * self.weights[:, None]).sum(axis=0)  # (n_functions, n_fits)
+        diagonal = self.squares[:, None] * mean + self.penalty
         # A coordinate that is always 0, and an intercept without a penalty where no row has curvature left, have none.
         xp = _namespace(diagonal)
-        return xp.maximum(diagonal, 1e-12 * xp.amax(diagonal, axis=0) + 1e-300)
+        return xp.maximum(diagonal, 1e-12 * xp.amax(diagonal, axis=0) + 1e-30)
+
+
+def _times(matrix: Array, values: Array) -> Array:
+    """Return a matrix (n, m) times values (m, n_functions, n_fits)."""
+    return (matrix @ values.reshape(len(values), -1)).reshape(len(matrix), *values.shape[1:])
 
 
 def _newton(problem: _Problem, W: Array, tol: float, max_iter: int) -> tuple[FloatArray, IntArray]:
@@ -268,11 +335,15 @@ def _newton(problem: _Problem, W: Array, tol: float, max_iter: int) -> tuple[Flo
         if not far.all():
             left, problem = left[far], problem.only(far)
             mine, T, S, gradient = (each[..., far] for each in (mine, T, S, gradient))
-        direction = _conjugate_gradients(problem, S, gradient)
+        direction = _conjugate_gradients(problem.curvature, S, gradient)
         mine, T, moved = _line_search(problem, mine, T, direction, gradient)
         W[..., left] = mine
         n_iter[left] += moved
         if not moved.all():  # nothing along the direction is better within rounding
+            exact = problem.exact()
+            if exact is not None:  # nor within that of float32
+                problem = exact
+                continue
             left, problem, mine, T = left[moved], problem.only(moved), mine[..., moved], T[..., moved]
             if not len(left):
                 break
@@ -284,32 +355,44 @@ def _norms(values: Array) -> Array:
     return (values**2).sum(axis=(0, 1)) ** 0.5
 
 
-def _conjugate_gradients(problem: _Problem, S: Array, gradient: Array) -> Array:
+def _conjugate_gradients(curvature: _Curvature, S: Array, gradient: Array) -> Array:
     """Return about ``-H^-1 gradient`` of each fit, the nearer the smaller the gradient."""
-    xp = _namespace(gradient)
-    diagonal = problem.diagonal(S)
-    D, R = xp.zeros_like(gradient), -gradient
-    Z = R / diagonal
-    V = 1.0 * Z
-    rz = (R * Z).sum(axis=(0, 1))
+    xp, dtype = _namespace(gradient), curvature.rows.dtype
     size = _norms(gradient)
-    enough = xp.where(size < 0.01, size**0.5, 0.1 + 0.0 * size) * size  # superlinear convergence, but no waste far away
-    going = size > 0
+    unit = size + (size == 0)
+    S, R = xp.asarray(S, dtype=dtype), xp.asarray(-gradient / unit, dtype=dtype)
+    # Superlinear convergence, but no waste far away.
+    enough = xp.asarray(xp.where(size < 0.01, size**0.5, 0.1 + 0.0 * size), dtype=dtype)
+    found, left = 0.0 * R, np.arange(len(size))
+    diagonal = curvature.diagonal(S)
+    D, V = 0.0 * R, R / diagonal
+    rz = (R * V).sum(axis=(0, 1))
+    going = rz > 0
     for _ in range(_MAX_CG):
-        HV = problem.hessian_times(S, V)
-        curvature = (V * HV).sum(axis=(0, 1))
-        going = going & (curvature > 0)
-        alpha = xp.where(going, rz / xp.where(going, curvature, 1.0 + 0.0 * rz), 0.0 * rz)
+        HV = curvature.times(S, V)
+        bend = (V * HV).sum(axis=(0, 1))
+        going = going & (bend > 0)
+        alpha = xp.where(going, rz / xp.where(going, bend, 1.0 + 0.0 * rz), 0.0 * rz)
         D += alpha * V
         R -= alpha * HV
         going = going & (_norms(R) > enough)
-        if not going.any():
-            break
+        n_going = int(going.sum())
+        if 2 * n_going <= len(left):  # no products for those that have arrived
+            found[..., left] = D
+            if not n_going:
+                break
+            kept = _to_numpy(going)
+            left, curvature = left[kept], curvature.only(kept)
+            S, R, D, V, diagonal, rz, enough, going = (
+                each[..., kept] for each in (S, R, D, V, diagonal, rz, enough, going)
+            )
         Z = R / diagonal
         new = (R * Z).sum(axis=(0, 1))
         V = Z + new / xp.where(rz > 0, rz, 1.0 + 0.0 * rz) * V
         rz = new
-    return D
+    else:
+        found[..., left] = D
+    return xp.asarray(found, dtype=gradient.dtype) * unit
 
 
 def _line_search(

@@ -9,6 +9,7 @@ from typing import Any
 
 from featx.learn.groups import GroupIds
 from featx.learn.intervals import Interval
+from featx.learn.notes import note_no_groups, note_plain, note_small_classes, note_unlabelled
 from featx.learn.options import FitOptions
 
 SCORES = {
@@ -258,13 +259,7 @@ class RankResult:
     @property
     def notes(self) -> list[str]:
         """What the user must hear, most important first."""
-        notes = []
-        if not self.groups.given:
-            notes.append(
-                "No groups were given. If several images show the same patient, animal or part, they may be in "
-                "training and test at once, and the scores are then too good: give `featx extract` a group column or "
-                "--group-regex."
-            )
+        notes = note_no_groups(self.groups)
         if len(self.files) > 1:
             notes.append(
                 f"The first score is the best of {len(self.files)}, and too good by having been picked: report one "
@@ -272,13 +267,11 @@ class RankResult:
             )
         if self.n_left_out:
             notes.append(f"Samples that not every file has, left out: {self.n_left_out}.")
-        if self.unlabelled:
-            notes.append(f"Samples without a label, left out: {self.unlabelled}.")
-        if self.small_classes:
-            listed = ", ".join(f"{name} ({count})" for name, count in self.small_classes.items())
-            notes.append(f"Classes left out as too small: {listed}.")
-        if self.has_views:
-            notes.append("Of files with views, the plain image of each sample was taken.")
+        notes += [
+            *note_unlabelled(self.unlabelled),
+            *note_small_classes(self.small_classes),
+            *note_plain(self.has_views),
+        ]
         for name, file in zip(self.names, self.files, strict=True):
             for edge, count in file.edges.items():
                 if count > self.n_folds / 2:

@@ -86,6 +86,10 @@ def fixed_intervals(values: Mapping[str, float | None], tested: Tested, *, unit:
             intervals[name] = wilson_interval(int(right.sum()), tested.n_units, unit=unit)
         elif tested.n_units < 2:
             intervals[name] = Interval(value, None, None, [], f"no interval: fewer than two {unit}")
+        elif not tested.mistakes(name).any():  # none of the labels that the head knows: no next error can be reckoned
+            intervals[name] = Interval(
+                value, None, None, [], f"no interval: nothing of what it counts is there ({design})"
+            )
         else:
             low, high = _ends(name, value, tested)
             intervals[name] = Interval(value, low, high, [], f"{EFFECTIVE} ({design})")

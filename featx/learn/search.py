@@ -8,20 +8,19 @@ last kind alone. All jobs share one pool of workers.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
-from featx.learn.heads import NEIGHBOURS, SCALINGS, STRENGTHS, Parameter, find_head, fit_head, order_of
+from featx.learn.choice import Choice
+from featx.learn.convergence import Unconverged, counting
+from featx.learn.heads import NEIGHBOURS, STRENGTHS, Parameter, find_head, fit_head
 from featx.learn.inner_folds import FoldScores, Rules, Samples, score_inner_folds
 from featx.learn.search_ledger import SearchKeys, SearchLedger
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
@@ -120,97 +119,6 @@ class Space:
                     f"--scoring neg_log_loss needs a head with probabilities of its own; {without[0]} has none inside "
                     "the search. Leave it out, or choose by roc_auc"
                 )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A head with its scaling and the value of its parameter, and the score for which it was chosen.
-
-    Attributes
-    ----------
-    head, scaling : str
-    value : float
-        Of the head's parameter (`featx.learn.heads.Head.parameter`).
-    score : float
-        Mean over the inner folds of the scoring.
-    edge : str
-        ``"lower"`` or ``"upper"`` where the value is at that end of those tried, so that the best may lie beyond;
-        else ``""``.
-    place : int
-        Of the value among those tried, the simplest head first.
-    by_fold : tuple of float or None
-        The scoring on each inner fold; None where it is undefined.
-    """
-
-    head: str
-    scaling: str
-    value: float
-    score: float
-    edge: str = ""
-    place: int = 0
-    by_fold: tuple[float | None, ...] = field(default=(), compare=False, repr=False)
-
-    @property
-    def parameter(self) -> str:
-        """What was chosen of the head: ``"C"``; ``""`` where there is nothing to choose."""
-        return find_head(self.head).parameter.name
-
-    @property
-    def order(self) -> int:
-        """The head's place in the order in which ties are broken."""
-        return order_of(self.head)
-
-    @property
-    def rank(self) -> tuple[float, int, int, int]:
-        """Sorts the better choice first; ties go to the simpler of a kind, then to the earlier scaling and head."""
-        # Means of the same values in another order differ in the last digits: that is a tie.
-        return (-round(self.score, 12), self.place, list(SCALINGS).index(self.scaling), self.order)
-
-    @property
-    def setting(self) -> str:
-        """The parameter in words: ``"C = 0.1"``; empty where there is nothing to choose."""
-        return f"{self.parameter} = {self.value:g}" if self.parameter else ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return ``{head, scaling, parameter, value, score, edge}`` for JSON."""
-        return {
-            "head": self.head,
-            "scaling": self.scaling,
-            "parameter": self.parameter or None,
-            "value": self.value if self.parameter else None,
-            "score": self.score,
-            "edge": self.edge,
-        }
-
-
-def setting(head: str, value: float) -> str:
-    """Return a head's parameter and value in words: ``"C = 0.1"``; empty where there is nothing to choose."""
-    name = find_head(head).parameter.name
-    return f"{name} = {value:g}" if name else ""
-
-
-@dataclass(frozen=True)
-class Unconverged:
-    """A fit whose solver stopped before it had converged.
-
-    Attributes
-    ----------
-    stage : str
-        ``"search"``, or ``"refit"`` (with the fits behind its sigmoid).
-    fold : str
-        Name of the job.
-    inner_fold : int or None
-        From 1; None in a refit.
-    head, scaling : str
-    value : float
-    """
-
-    stage: str
-    fold: str
-    inner_fold: int | None
-    head: str
-    scaling: str
-    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -456,21 +364,6 @@ def _search(samples: Samples, job: Job, space: Space) -> tuple[list[Choice], lis
 
 def _known(scores: FloatArray) -> tuple[float | None, ...]:
     return tuple(None if np.isnan(score) else float(score) for score in scores)
-
-
-@contextmanager
-def counting() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect ConvergenceWarnings; other warnings go their way."""
-    failures: list[warnings.WarningMessage] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)  # labels are words
-        yield failures
-    for warning in caught:
-        if issubclass(warning.category, ConvergenceWarning):
-            failures.append(warning)
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _counter(total: int, progress: Progress | None) -> Callable[[Any], Iterator[Any]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.learn.choice import Choice
 from featx.learn.heads import order_of
 from featx.learn.linear_layer import LinearLayer
-from featx.learn.search import Choice, Job, run_jobs
+from featx.learn.search import Job, run_jobs
 from featx.learn.splits import make_folds
 from featx.learn.study import NOTHING, Study
 

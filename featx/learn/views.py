@@ -168,7 +168,7 @@ def mean_over_views(
     rows : float64 array (n * n_views, n_features)
     n_views : int
     has_probabilities : bool
-        Whether they are the model's own.
+        Whether they are the head's own.
 
     Returns
     -------

@@ -21,8 +21,11 @@ from featx.vision.parts import Parts
 Read = tuple[list[torch.Tensor], torch.Tensor | None]
 """For each place the features (B, n_features), and the class scores or None; all float32."""
 
-_AGREES = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.3}
-"""By how much of their standard deviation a runtime's features may differ from those of the plain network."""
+_AGREES = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.5}
+"""By how much of their standard deviation a runtime's features may differ from those of the plain network.
+
+Of the 1,280 of MobileNetV2 the worst one differs by 0.33 in bfloat16 where the processor has no instructions for it.
+"""
 _SEED = 0
 
 

@@ -89,12 +89,13 @@ def draw_view(kinds: Collection[str], seed: Sequence[int]) -> str:
     Parameters
     ----------
     kinds : collection of str
-        What may be done to an image: of `KINDS`.
+        What may be done to an image: of `KINDS`; or ``"spin"`` in place of ``"rotate"``, by up to 45 degrees either
+        way, which together with ``"turn"`` is any angle.
     seed : sequence of int
         At least 0 each.
     """
     rng = np.random.default_rng(seed)
-    return _draw(rng, [kind for kind in KINDS if kind in kinds], int(rng.integers(2)))
+    return _draw(rng, [kind for kind in _DRAWN if kind in kinds], int(rng.integers(2)))
 
 
 def check_views(views: Sequence[str]) -> None:
@@ -235,7 +236,7 @@ _USAGE = ", ".join(operation.usage for operation in _OPERATIONS.values())
 
 
 def _draw(rng: np.random.Generator, kinds: Sequence[str], place: int) -> str:
-    return " ".join(word for kind in kinds if (word := KINDS[kind](rng, place))) or PLAIN
+    return " ".join(word for kind in kinds if (word := _DRAWN[kind](rng, place))) or PLAIN
 
 
 def _draw_crop(rng: np.random.Generator, _place: int) -> str:
@@ -257,6 +258,10 @@ def _draw_rotate(rng: np.random.Generator, _place: int) -> str:
     return f"rotate={round(rng.uniform(-10.0, 10.0), 1) or 0.1:.1f}"
 
 
+def _draw_spin(rng: np.random.Generator, _place: int) -> str:
+    return f"rotate={round(rng.uniform(-45.0, 45.0), 1) or 0.1:.1f}"
+
+
 def _draw_colour(rng: np.random.Generator, _place: int) -> str:
     return " ".join(f"{name}={rng.uniform(0.8, 1.2):.2f}" for name in ("brightness", "contrast", "saturation"))
 
@@ -270,3 +275,4 @@ KINDS: dict[str, Callable[[np.random.Generator, int], str]] = {
 }
 """What may be done to an image, in the order in which it is done; each draws its words for the view
 in some place of the plan, ``""`` for nothing."""
+_DRAWN = {**KINDS, "spin": _draw_spin}

@@ -8,10 +8,8 @@ for folder in (Path(__file__).parents[1] / "store", Path(__file__).parent):
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    """What outlasts a power cut is tested beside the store; here nothing is lost, and the tests are twice as fast."""
-    monkeypatch.setattr("featx.store.disk.sync", lambda fd: None)
-    monkeypatch.setattr("featx.store.disk.sync_folder", lambda path: None)
+def _quick(no_waiting_for_the_disk):
+    """Nothing here is lost in a power cut."""
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from feature_files import write_file
 from store.store_samples import edited
-from trust_samples import SPEC, D, features, write_file
+from trust_samples import SPEC, D, features
 
 N = 40
 QUICK = ["--cv", "2", "--inner-cv", "2", "--n-jobs", "1"]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from trust_samples import features, write_file
+from feature_files import write_file
+from trust_samples import features
 
 QUICK = ["--scaling", "raw", "--C-grid", "1e-2:1e1:2", "--cv", "3", "--inner-cv", "2", "--n-jobs", "1"]
 

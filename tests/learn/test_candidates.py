@@ -13,8 +13,8 @@ from trust_samples import features
 from featx.fit import FitOptions, fit_features, save_cv_results
 from featx.learn import linear
 from featx.learn.candidates import Searched, cv_results
+from featx.learn.choice import Choice
 from featx.learn.heads import find_head, make_head
-from featx.learn.search import Choice
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import make_folds
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from featx.errors import InputError, UsageError
+from featx.learn.choice import Choice
 from featx.learn.contest import Candidate, Contest, enter, name_files
+from featx.learn.convergence import Unconverged
 from featx.learn.dataset import Features, LockedPart
-from featx.learn.search import Choice, Fitted, Outcome, Unconverged
+from featx.learn.search import Fitted, Outcome
 from featx.learn.views import ViewUse
 
 

@@ -12,7 +12,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from featx.learn.coordinates import Isometry
+from featx.learn.coordinates import Isometry, span_coordinates
 from featx.learn.path import LOSSES, fit_path
 from featx.learn.training import class_weights, softmax
 
@@ -73,15 +73,18 @@ def reference(X, codes, C, loss, weights):
     kind=st.sampled_from(DEGENERATE),
     loss=st.sampled_from(LOSSES),
     seed=st.integers(0, 5),
+    rough_from=st.sampled_from([0, 1 << 19]),
 )
-@example(n=20, d=40, n_classes=3, kind="none", loss="multinomial", seed=0)
-@example(n=60, d=5, n_classes=2, kind="none", loss="logistic", seed=0)
-@example(n=40, d=60, n_classes=3, kind="separable", loss="squared_hinge", seed=0)
-@example(n=8, d=2, n_classes=2, kind="separable", loss="multinomial", seed=0)  # the last digits of the loss are noise
-@example(n=12, d=30, n_classes=3, kind="one sample in a class", loss="multinomial", seed=1)
-def test_every_fit_is_scikit_learns_optimum(n, d, n_classes, kind, loss, seed):
+@example(n=20, d=40, n_classes=3, kind="none", loss="multinomial", seed=0, rough_from=0)
+@example(n=60, d=5, n_classes=2, kind="none", loss="logistic", seed=0, rough_from=0)
+@example(n=40, d=60, n_classes=3, kind="separable", loss="squared_hinge", seed=0, rough_from=0)
+@example(n=8, d=2, n_classes=2, kind="separable", loss="multinomial", seed=0, rough_from=0)  # last digits are noise
+@example(n=12, d=30, n_classes=3, kind="one sample in a class", loss="multinomial", seed=1, rough_from=1 << 19)
+def test_every_fit_is_scikit_learns_optimum(n, d, n_classes, kind, loss, seed, rough_from):
     X, codes = problem(n, d, n_classes, kind, seed)
-    found = fit_path(X, codes, GRID, np.ones((1, len(X))), loss=loss, tol=TIGHT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featx.learn.path._ROUGH_FROM", rough_from)  # 0: directions in float32
+        found = fit_path(X, codes, GRID, np.ones((1, len(X))), loss=loss, tol=TIGHT)
     assert found.converged.all()
     for place, C in enumerate(GRID):
         coef, intercept = reference(X, codes, C, loss, None)
@@ -148,9 +151,11 @@ def test_many_fits_in_several_goes_are_the_same(monkeypatch):
         np.testing.assert_allclose(whole.coef, parts.coef, atol=1e-6)
 
 
+@pytest.mark.parametrize("rough_from", [0, 1 << 19])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_torch_gives_what_numpy_gives(loss):
+def test_torch_gives_what_numpy_gives(loss, rough_from, monkeypatch):
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr("featx.learn.path._ROUGH_FROM", rough_from)
     X, codes = problem(60, 25, 3)
     weights = np.stack([np.ones(60), np.r_[np.zeros(20), np.ones(40)]])
     ours = fit_path(X, codes, GRID, weights, loss=loss, tol=TIGHT)
@@ -179,6 +184,9 @@ def test_coordinates_keep_lengths_and_angles_and_the_heads_of_their_rows(n, d, k
     np.testing.assert_allclose(Z @ Z.T, X @ X.T, atol=1e-9 * np.abs(X @ X.T).max())
     coef = np.linspace(-1, 1, Z.shape[1])[None]
     np.testing.assert_allclose(X @ isometry.restore(coef).T, Z @ coef.T, atol=1e-9 * max(1, np.abs(X).max()) * d)
+    rows = span_coordinates(X)
+    assert rows.shape[1] <= min(len(X), d)
+    np.testing.assert_allclose(rows @ rows.T, X @ X.T, atol=1e-9 * np.abs(X @ X.T).max())
     covariance = np.cov(Z.T, bias=True).reshape(Z.shape[1], Z.shape[1])
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-8 * np.abs(covariance).max() + 1e-12)
 

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from feature_files import apart
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
@@ -12,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from featx.errors import UsageError
 from featx.fit import arrange, fit_classes
 from featx.learn.contest import Entry
-from featx.learn.dataset import Features
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.options import FitOptions
 from featx.learn.paired import compare
@@ -39,23 +39,8 @@ def _one_limit():
         yield
 
 
-def features(n=N, d=4, *, signal=1.0, seed=0, y=None, **columns):
-    """Two or more classes in turn, each with a feature of its own."""
-    y = np.array([f"class {i % 2}" for i in range(n)]) if y is None else np.array(y)
-    codes = np.unique(y, return_inverse=True)[1]
-    X = np.random.default_rng(seed).normal(size=(n, d))
-    X[np.arange(n), codes] += signal
-    empty = np.array([""] * n, dtype=object)
-    known = {
-        "X": X.astype(np.float32),
-        "y": y,
-        "groups": empty,
-        "keys": np.array([f"{i:03d}.png" for i in range(n)], dtype=object),
-        "splits": empty,
-        "folds": empty,
-        "sha256": np.array([f"{i:064x}" for i in range(n)], dtype=object),
-    }
-    return Features(**(known | {name: np.array(values, dtype=object) for name, values in columns.items()}))
+def features(n=N, d=4, **changes):
+    return apart(n, d, **changes)
 
 
 class Course:

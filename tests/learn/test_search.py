@@ -10,8 +10,9 @@ from threadpoolctl import threadpool_limits
 
 from featx.errors import LabelsError, UsageError
 from featx.learn import heads, linear, search
+from featx.learn.choice import Choice
 from featx.learn.heads import make_head
-from featx.learn.search import Choice, Job, Space, run_jobs
+from featx.learn.search import Job, Space, run_jobs
 from featx.learn.search_ledger import SearchLedger
 from featx.learn.splits import make_folds
 

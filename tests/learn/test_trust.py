@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from feature_files import write_file
 from sklearn.metrics import brier_score_loss, log_loss
 from threadpoolctl import threadpool_limits
-from trust_samples import features, options, write_file
+from trust_samples import features, options
 
 from featx.errors import BundleError, UnknownNameError, UsageError
 from featx.fit import fit, fit_features, save

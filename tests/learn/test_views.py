@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from feature_files import feature_set, spec_of, write_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -19,21 +20,15 @@ from featx.learn import linear
 from featx.learn.averaged import AveragedViews
 from featx.learn.bundle import load_bundle
 from featx.learn.calibrated import SigmoidCalibrated
-from featx.learn.dataset import Features, load_features
+from featx.learn.dataset import load_features
 from featx.learn.heads import HEADS, STRENGTHS, Head, make_head
 from featx.learn.own import search_by_fitting
 from featx.learn.views import ViewUse, classify, fitting_rows, scoring_rows, sigmoid_weights
-from featx.manifest.record import Manifest
 from featx.predict import predict
-from featx.spec import FeatureSpec, Preprocess
-from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.store.run import ExtractionRun
 
 D = 12
 VIEWS = ("plain", "hflip", "crop=0.1,0.1,0.8")
-SPEC = FeatureSpec(
-    "tiny", "random:0", "0" * 64, "head", "avg", (D,), Preprocess((8,), (8, 8), (0.0,) * 3, (1.0,) * 3), views=VIEWS
-)
+SPEC = spec_of(D, views=VIEWS)
 QUICK = FitOptions(cv=3, inner_cv=2, C_grid=(1e-3, 10, 3), scalings=("standardise",), n_jobs=1)
 
 
@@ -54,18 +49,7 @@ def samples(n=48, n_views=3, n_classes=3, *, noise=2.0, spread=0.7, seed=0, **co
     plain = rng.normal(size=(n_classes, D))[np.arange(n) % n_classes] + noise * rng.normal(size=(n, D))
     shifts = spread * rng.normal(size=(n, n_views, D))
     shifts[:, 0] = 0
-    empty = np.array([""] * n, dtype=object)
-    given = {name: np.array(values, dtype=object) for name, values in columns.items()}
-    known = {
-        "X": (plain[:, None] + shifts).astype(np.float32),
-        "y": y,
-        "groups": empty,
-        "keys": np.array([f"{i:03d}.png" for i in range(n)], dtype=object),
-        "splits": empty,
-        "folds": empty,
-        "sha256": np.array([f"{i + 1:064x}" for i in range(n)], dtype=object),
-    }
-    return Features(**(known | given), group_source="column patient" if "groups" in columns else "")
+    return feature_set(plain[:, None] + shifts, y, **({"sha256": [f"{i + 1:064x}" for i in range(n)]} | columns))
 
 
 def plain(data):
@@ -79,18 +63,8 @@ def flat(data):
     return replace(data.take(rows), X=data.X.reshape(-1, D), views=np.tile(np.arange(n_views), len(data)))
 
 
-def write_file(path, data, *, spec=SPEC, failed=()):
-    columns = {name: getattr(data, name).tolist() for name in ("keys", "groups", "splits", "folds")}
-    manifest = Manifest(root="", paths=data.keys.tolist(), labels=data.y.tolist(), **columns)
-    entries = [
-        LedgerEntry(key, FAILED, "truncated: ends", sha) if i in failed else LedgerEntry(key, OK, "", sha)
-        for i, (key, sha) in enumerate(zip(data.keys, data.sha256, strict=True))
-    ]
-    good = [i for i in range(len(data)) if i not in failed]
-    with ExtractionRun.open(path, manifest=manifest, spec=spec, request={}, made_with={}, batch_size=len(data)) as run:
-        run.append(FeatureBatch(entries, data.X[good].reshape(-1, D)))
-        run.finish()
-    return path
+def write(path, data, *, spec=SPEC, failed=()):
+    return write_file(path, replace(data, spec=spec), failed=failed, reason="truncated: ends")
 
 
 # Nothing leaks
@@ -346,7 +320,7 @@ def test_rows_are_laid_out_sample_by_sample():
 
 def test_a_file_gives_plain_rows_or_all_rows_with_their_views(tmp_path):
     data = samples(6, groups=["p"] * 3 + [""] * 3)
-    path = write_file(tmp_path / "f.h5", data, failed=(1,))
+    path = write(tmp_path / "f.h5", data, failed=(1,))
     good = [0, 2, 3, 4, 5]
     rows = load_features(path, allow_missing=True)
     np.testing.assert_array_equal(rows.X, data.X[good, 0])
@@ -365,7 +339,7 @@ def test_a_file_gives_plain_rows_or_all_rows_with_their_views(tmp_path):
 
 def test_a_file_without_views_is_the_same_either_way(tmp_path):
     data = samples(n_views=1)
-    path = write_file(tmp_path / "f.h5", data, spec=replace(SPEC, views=("plain",)))
+    path = write(tmp_path / "f.h5", data, spec=replace(SPEC, views=("plain",)))
     rows, every = load_features(path), load_features(path, views=True)
     assert every.views.tolist() == [0] * 48
     assert every.by_sample().X.shape == rows.X.shape == (48, D)
@@ -397,7 +371,7 @@ def test_rows_that_are_not_whole_samples_are_refused():
 )
 def test_a_bundle_records_how_views_are_used_and_predict_does_the_same(tmp_path, options, use):
     data = samples()
-    path = write_file(tmp_path / "f.h5", data)
+    path = write(tmp_path / "f.h5", data)
     result = fit(path, quick(**options))
     save(result, tmp_path / "f.featx")
     bundle = load_bundle(tmp_path / "f.featx")
@@ -414,9 +388,9 @@ def test_a_bundle_records_how_views_are_used_and_predict_does_the_same(tmp_path,
     longer = samples(n_views=5)
     longer.X[:, :3] = data.X
     more = replace(SPEC, views=(*VIEWS, "turn=90", "turn=180"))
-    files.append(write_file(tmp_path / "longer.h5", longer, spec=more))
+    files.append(write(tmp_path / "longer.h5", longer, spec=more))
     if use[1] == "plain":
-        files.append(write_file(tmp_path / "plain.h5", samples_of(data, 1), spec=replace(SPEC, views=("plain",))))
+        files.append(write(tmp_path / "plain.h5", samples_of(data, 1), spec=replace(SPEC, views=("plain",))))
     for file in files:
         said = predict(bundle, file)
         assert said.keys == data.keys.tolist()
@@ -432,9 +406,9 @@ def samples_of(data, n_views):
 
 def test_predict_keeps_failed_samples_of_a_file_with_views_in_their_places(tmp_path):
     data = samples()
-    save(fit(write_file(tmp_path / "f.h5", data), quick(score_views="average")), tmp_path / "f.featx")
+    save(fit(write(tmp_path / "f.h5", data), quick(score_views="average")), tmp_path / "f.featx")
     whole = predict(tmp_path / "f.featx", tmp_path / "f.h5")
-    some = predict(tmp_path / "f.featx", write_file(tmp_path / "g.h5", data, failed=(0, 5)))
+    some = predict(tmp_path / "f.featx", write(tmp_path / "g.h5", data, failed=(0, 5)))
     good = [i for i in range(48) if i not in (0, 5)]
     assert list(some.failures) == ["000.png", "005.png"]
     np.testing.assert_allclose(some.probabilities[good], whole.probabilities[good], atol=1e-12)
@@ -442,9 +416,9 @@ def test_predict_keeps_failed_samples_of_a_file_with_views_in_their_places(tmp_p
 
 def test_features_of_other_views_are_refused_where_views_count(tmp_path):
     data = samples()
-    save(fit(write_file(tmp_path / "f.h5", data), quick(score_views="average")), tmp_path / "f.featx")
+    save(fit(write(tmp_path / "f.h5", data), quick(score_views="average")), tmp_path / "f.featx")
     for views in (("plain", "hflip", "turn=90"), ("plain", "hflip")):
-        other = write_file(tmp_path / f"{len(views)}.h5", samples_of(data, len(views)), spec=replace(SPEC, views=views))
+        other = write(tmp_path / f"{len(views)}.h5", samples_of(data, len(views)), spec=replace(SPEC, views=views))
         with pytest.raises(SpecMismatchError) as caught:
             predict(tmp_path / "f.featx", other)
         assert set(caught.value.differences) == {"views"}
@@ -477,7 +451,7 @@ def test_values_that_the_options_do_not_take_are_refused():
     [{"score": "median"}, {"train": 3}, {"rows": "all"}, "average", None, {"train": "all", "score": ["average"]}],
 )
 def test_a_bundle_whose_use_of_views_makes_no_sense_is_refused(tmp_path, views):
-    result = fit(write_file(tmp_path / "f.h5", samples()), quick())
+    result = fit(write(tmp_path / "f.h5", samples()), quick())
     facts = {**result.facts(), "views": views}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(result), "facts", lambda self: facts)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.answers import Answers, Told
-from featx.learn.judgement import Doorkeeper, Strangers
+from featx.learn.answers import Answers, Told, write_number
 from featx.learn.multilabel.labels import LabelSyntax, LabelTable, mark_known
 from featx.learn.multilabel.scores import LabelEvaluation, evaluate_label_part
+from featx.learn.strangers import Doorkeeper, Strangers
 from featx.store.records import OK
 
 if TYPE_CHECKING:
@@ -24,18 +24,14 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelAnswers(Answers):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelAnswers(Answers[LabelEvaluation]):
     """What a bundle says about each sample, in the order of the source; failed ones included.
 
     Attributes
     ----------
-    keys, status, reasons, labels : list of str
-        ``labels`` are as the source has them; ``""`` = unknown.
-    seen : list of bool
-        Whether the head was fitted on the same bytes.
-    n_locked : int
-        Samples that are kept for the last test: their labels are left empty here, and nothing is scored on them.
+    keys, status, reasons, labels, seen, n_locked, evaluation, evaluation_new
+        As in `featx.learn.answers.Answers`; ``labels`` are texts as the source has them.
     classes : list of str
         The labels that the head knows, in the order of the columns.
     syntax : LabelSyntax
@@ -44,31 +40,15 @@ class LabelAnswers(Answers):
         Of failed samples none is.
     probabilities : float64 array (n_samples, n_labels)
         NaN where the sample failed.
-    unlike : bool array (n_samples,), or None
-        What is unlike the training set; None where that is not known.
-    distance : float64 array (n_samples,), or None
-        From the training set.
     strangers : Strangers or None
-        The account of that.
-    evaluation, evaluation_new : LabelEvaluation or None
-        Scores over the good samples with a label, and over those that the head was not fitted on; None without any.
+        What is unlike the training set; None where that is not known.
     """
 
-    keys: list[str]
-    status: list[str]
-    reasons: list[str]
-    labels: list[str]
-    seen: list[bool] = field(repr=False)
-    n_locked: int
     classes: list[str]
     syntax: LabelSyntax
     called: BoolArray = field(repr=False)
     probabilities: FloatArray = field(repr=False)
-    unlike: BoolArray | None = field(default=None, repr=False)
-    distance: FloatArray | None = field(default=None, repr=False)
     strangers: Strangers | None = None
-    evaluation: LabelEvaluation | None = field(default=None, repr=False)
-    evaluation_new: LabelEvaluation | None = field(default=None, repr=False)
 
     @property
     def notes(self) -> list[str]:
@@ -91,58 +71,30 @@ class LabelAnswers(Answers):
 
         Where there is an answer, ``unlike`` comes last.
         """
-        more = [] if self.unlike is None else ["unlike"]
+        more = [] if self.strangers is None else ["unlike"]
         yield ["key", "status", "predicted", *(f"p_{name}" for name in self.classes), *more]
         columns = zip(self.keys, self.status, self._texts(), self.probabilities, strict=True)
         for place, (key, status, text, row) in enumerate(columns):
-            cells = ("" if np.isnan(p) else repr(float(p)) for p in row)
-            flag = ("yes" if self.unlike[place] else "no") if self.unlike is not None and status == OK else ""
-            yield [key, status, text, *cells, *(flag for _ in more)]
+            unlike = [] if self.strangers is None else [self.strangers.text(place, good=status == OK)]
+            yield [key, status, text, *map(write_number, row), *unlike]
 
-    def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, probabilities, seen``.
-
-        ``label`` is the text of the source, and ``predicted`` a list. Where there is an answer, ``unlike, distance``.
-        """
-        columns = zip(self.keys, self.status, self.reasons, self.labels, self.seen, strict=True)
-        names = np.array(self.classes, dtype=object)
-        rows = zip(columns, self.called, self.probabilities.tolist(), strict=True)
-        for place, ((key, status, reason, label, seen), called, row) in enumerate(rows):
-            good = status == OK
-            yield {
-                "key": key,
-                "status": status,
-                "reason": reason,
-                "label": label or None,
-                "predicted": names[called].tolist() if good else None,
-                "probabilities": dict(zip(self.classes, row, strict=True)) if good else None,
-                "seen": seen,
-                **self._strangeness(place, good=good),
-            }
-
-    def _strangeness(self, place: int, *, good: bool) -> dict[str, Any]:
-        if self.unlike is None or self.distance is None:
-            return {}
+    def answer(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{predicted, probabilities}``, the first a list."""
+        if not good:
+            return {"predicted": None, "probabilities": None}
         return {
-            "unlike": bool(self.unlike[place]) if good else None,
-            "distance": float(self.distance[place]) if good else None,
+            "predicted": [name for name, is_called in zip(self.classes, self.called[place], strict=True) if is_called],
+            "probabilities": dict(zip(self.classes, self.probabilities[place].tolist(), strict=True)),
         }
+
+    def caution(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{unlike, distance}``, where there is an answer."""
+        return {} if self.strangers is None else self.strangers.record(place, good=good)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
-        return {
-            "classes": self.classes,
-            "n_samples": len(self),
-            "n_failed": len(self.failures),
-            "failures_by_reason": self.failures_by_reason,
-            "n_seen": sum(self.seen),
-            "n_locked": self.n_locked,
-            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
-            "unlike": None if self.strangers is None else asdict(self.strangers),
-            "warnings": self.notes,
-            "predictions": list(self.iter_records()),
-        }
+        unlike = None if self.strangers is None else self.strangers.to_dict()
+        return {"classes": self.classes, "unlike": unlike, **super().to_dict()}
 
 
 class LabelWitness:
@@ -176,24 +128,16 @@ class LabelWitness:
 
     def conclude(self, told: Told) -> LabelAnswers:
         """Sum up."""
-        unlike, strangers = self._door.conclude(told.good, told.good & ~told.seen)
-        evaluation = self._evaluate(told, told.known)
         return LabelAnswers(
             classes=self._bundle.classes,
             syntax=syntax_of(self._bundle),
             called=self._called,
             probabilities=self._probabilities,
-            unlike=unlike,
-            distance=None if unlike is None else self._door.distance,
-            strangers=strangers,
-            evaluation=evaluation,
-            evaluation_new=self._evaluate(told, told.new) if told.seen.any() else evaluation,
-            **told.columns(),
+            strangers=self._door.conclude(told.good, told.good & ~told.seen),
+            **told.of_answers(lambda rows: self._evaluate(told, rows)),
         )
 
-    def _evaluate(self, told: Told, rows: BoolArray) -> LabelEvaluation | None:
-        if not rows.any():
-            return None
+    def _evaluate(self, told: Told, rows: BoolArray) -> LabelEvaluation:
         texts = np.array(told.labels, dtype=object)[rows].tolist()
         return evaluate_texts(
             self._bundle, texts, self._called[rows], self._probabilities[rows], groups=told.groups_of(rows)

@@ -12,6 +12,8 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from featx.learn.calibration import Scored, choose_calibration
+from featx.learn.choice import Choice
+from featx.learn.convergence import Unconverged, counting
 from featx.learn.inner_folds import FoldScores, Rules, Samples
 from featx.learn.multilabel.heads import (
     BoolArray,
@@ -24,7 +26,7 @@ from featx.learn.multilabel.heads import (
 )
 from featx.learn.multilabel.metrics import LabelPredictions, label_value
 from featx.learn.options import FitOptions
-from featx.learn.search import Choice, Fitted, Job, Space, Unconverged, counting
+from featx.learn.search import Fitted, Job, Space
 from featx.learn.views import fitting_rows, scoring_rows
 
 FEWEST = 5

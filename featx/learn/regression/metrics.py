@@ -99,6 +99,10 @@ class Tested:
         """How many units there are."""
         return int(self.units.max()) + 1
 
+    def unit(self, n_repeats: int = 1) -> str:
+        """Return what a unit is, in so many repeats of the same samples."""
+        return "samples" if self.n_units * n_repeats == len(self.true) else "groups"
+
     @property
     def errors(self) -> FloatArray:
         """True less predicted, (n_rows,)."""

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.answers import Answers, BoolArray, IntArray, Told
+from featx.learn.answers import Answers, BoolArray, IntArray, Told, write_number
 from featx.learn.bundle import Bundle
 from featx.learn.intervals import Interval, proportion_interval
-from featx.learn.judgement import Caution, Doorkeeper, Strangers
+from featx.learn.judgement import Caution
 from featx.learn.numbers import FloatArray, parse_number
 from featx.learn.regression.scores import NumberEvaluation, evaluate_fixed
 from featx.learn.regression.search import predict_numbers
+from featx.learn.strangers import Doorkeeper, Strangers
 from featx.store.records import OK
 
 
@@ -45,44 +46,30 @@ class IntervalAccount:
     note: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class NumberPredictions(Answers):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NumberPredictions(Answers[NumberEvaluation]):
     """A number for each sample, in the order of the source; failed ones included.
 
     Attributes
     ----------
-    keys, status, reasons, labels, seen, n_locked
-        As in `featx.predict.Predictions`.
+    keys, status, reasons, labels, seen, n_locked, evaluation, evaluation_new
+        As in `featx.learn.answers.Answers`.
     predicted : float64 array (n_samples,)
         NaN where the sample failed.
     low, high : float64 array (n_samples,), or None
         Ends of the prediction intervals, infinite where there are too few groups; None where not asked for.
-    evaluation, evaluation_new : NumberEvaluation or None
-        Over the good samples with a label, and over those that the head was not fitted on; None without any.
     intervals : IntervalAccount or None
-    unlike : bool array (n_samples,), or None
-    distance : float64 array (n_samples,), or None
-        From the training set, 0 to 2; NaN where the sample failed.
     strangers : Strangers or None
+        What is unlike the training set; None where that is not known.
     why_not_scored : str
         Where labels of the source are no numbers.
     """
 
-    keys: list[str]
-    status: list[str]
-    reasons: list[str]
-    labels: list[str]
-    seen: list[bool] = field(repr=False)
     predicted: FloatArray = field(repr=False)
     low: FloatArray | None = field(default=None, repr=False)
     high: FloatArray | None = field(default=None, repr=False)
-    evaluation: NumberEvaluation | None = field(default=None, repr=False)
-    evaluation_new: NumberEvaluation | None = field(default=None, repr=False)
     intervals: IntervalAccount | None = None
-    unlike: BoolArray | None = field(default=None, repr=False)
-    distance: FloatArray | None = field(default=None, repr=False)
     strangers: Strangers | None = None
-    n_locked: int = 0
     why_not_scored: str = ""
 
     @property
@@ -103,51 +90,30 @@ class NumberPredictions(Answers):
         With intervals ``low, high`` follow, and ``unlike`` where the bundle can tell.
         """
         ends = {name: column for name, column in (("low", self.low), ("high", self.high)) if column is not None}
-        yield ["key", "status", "predicted", *ends, *(["unlike"] if self.unlike is not None else [])]
+        yield ["key", "status", "predicted", *ends, *([] if self.strangers is None else ["unlike"])]
         for place, (key, status) in enumerate(zip(self.keys, self.status, strict=True)):
-            cells = [_text(column[place]) for column in (self.predicted, *ends.values())]
-            if self.unlike is not None:
-                cells.append(("yes" if self.unlike[place] else "no") if status == OK else "")
-            yield [key, status, *cells]
+            unlike = [] if self.strangers is None else [self.strangers.text(place, good=status == OK)]
+            numbers = (column[place] for column in (self.predicted, *ends.values()))
+            yield [key, status, *map(write_number, numbers), *unlike]
 
-    def iter_records(self) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready dict for each sample: ``key, status, reason, label, predicted, seen``.
+    def answer(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{predicted}``."""
+        del good  # a failed sample has no number
+        return {"predicted": _finite(self.predicted[place])}
 
-        And where there is an answer ``low, high, unlike, distance``.
-        """
-        for place, key in enumerate(self.keys):
-            record: dict[str, Any] = {
-                "key": key,
-                "status": self.status[place],
-                "reason": self.reasons[place],
-                "label": self.labels[place] or None,
-                "predicted": _finite(self.predicted[place]),
-                "seen": self.seen[place],
-            }
-            if self.low is not None and self.high is not None:
-                record |= {"low": _finite(self.low[place]), "high": _finite(self.high[place])}
-            if self.unlike is not None and self.distance is not None:
-                good = self.status[place] == OK
-                record |= {
-                    "unlike": bool(self.unlike[place]) if good else None,
-                    "distance": _finite(self.distance[place]),
-                }
-            yield record
+    def caution(self, place: int, *, good: bool) -> dict[str, Any]:
+        """Return ``{low, high, unlike, distance}``, each where there is an answer."""
+        values: dict[str, Any] = {}
+        if self.low is not None and self.high is not None:
+            values = {"low": _finite(self.low[place]), "high": _finite(self.high[place])}
+        return values if self.strangers is None else values | self.strangers.record(place, good=good)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready builtins."""
         return {
-            "n_samples": len(self),
-            "n_failed": len(self.failures),
-            "failures_by_reason": self.failures_by_reason,
-            "n_seen": sum(self.seen),
-            "n_locked": self.n_locked,
-            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
-            "evaluation_new": None if self.evaluation_new is None else self.evaluation_new.to_dict(),
             "intervals": None if self.intervals is None else asdict(self.intervals),
-            "unlike": None if self.strangers is None else asdict(self.strangers),
-            "warnings": self.notes,
-            "predictions": list(self.iter_records()),
+            "unlike": None if self.strangers is None else self.strangers.to_dict(),
+            **super().to_dict(),
         }
 
 
@@ -185,27 +151,20 @@ class NumberWitness:
         """Sum up; labels that are no numbers (folders have names) are not scored, and that is said."""
         numbers, note = _read_labels(told)
         new = told.new & np.isfinite(numbers)
-        unlike, strangers = self._door.conclude(told.good, told.good & ~told.seen)
-        evaluation = self._evaluate(told, told.known & np.isfinite(numbers), numbers)
         has_ends = self._intervals is not None
+
+        def evaluate(rows: BoolArray) -> NumberEvaluation:
+            return evaluate_fixed(numbers[rows], self._predicted[rows], told.groups_of(rows))
+
         return NumberPredictions(
             predicted=self._predicted,
             low=self._low if has_ends else None,
             high=self._high if has_ends else None,
-            evaluation=evaluation,
-            evaluation_new=self._evaluate(told, new, numbers) if told.seen.any() else evaluation,
             intervals=self._account(told, new, numbers),
-            unlike=unlike,
-            distance=None if unlike is None else self._door.distance,
-            strangers=strangers,
+            strangers=self._door.conclude(told.good, told.good & ~told.seen),
             why_not_scored=note,
-            **told.columns(),
+            **told.of_answers(evaluate, scorable=np.isfinite(numbers)),
         )
-
-    def _evaluate(self, told: Told, rows: BoolArray, numbers: FloatArray) -> NumberEvaluation | None:
-        if not rows.any():
-            return None
-        return evaluate_fixed(numbers[rows], self._predicted[rows], told.groups_of(rows))
 
     def _account(self, told: Told, new: BoolArray, numbers: FloatArray) -> IntervalAccount | None:
         if self._intervals is None or self._coverage is None:
@@ -235,10 +194,6 @@ def _read_labels(told: Told) -> tuple[FloatArray, str]:
             f"first {wrong[0]!r}."
         )
     return np.array(said, dtype=np.float64), ""
-
-
-def _text(number: float) -> str:
-    return repr(float(number)) if np.isfinite(number) else ""
 
 
 def _finite(number: float) -> float | None:

@@ -84,7 +84,7 @@ def evaluate_folds(y: FloatArray, parts: Sequence[FoldPredictions], groups: IntA
     tested = of_folds(y, parts, groups)
     n_repeats = len({part.fold.repeat for part in parts})
     n_splits = len(parts) // n_repeats
-    unit = "samples" if tested.n_units * n_repeats == len(tested.true) else "groups"
+    unit = tested.unit(n_repeats)
     design = f"{tested.n_units} {unit} in {n_splits} folds" + (f" x {n_repeats} repeats" if n_repeats > 1 else "")
     return _evaluate(tested, n_repeats, unit, design, describe_expected(parts, "samples"), len(parts))
 
@@ -102,7 +102,7 @@ def evaluate_fixed(
         The numbers of the training part, for the guess; without it there is none.
     """
     tested = of_fixed(y, predicted, groups, y_train=y_train)
-    unit = "samples" if tested.n_units == len(y) else "groups"
+    unit = tested.unit()
     estimand = f"the score of this one regression on new {unit} like these"
     evaluation = _evaluate(tested, 1, unit, f"{tested.n_units} {unit}", estimand, 0)
     if y_train is not None:

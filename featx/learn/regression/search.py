@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from featx.learn.choice import Choice
+from featx.learn.convergence import Unconverged
 from featx.learn.heads import Parameter, make_scaler
 from featx.learn.inner_folds import OWN_SCALING, FoldScores, Samples, rows_of
 from featx.learn.regression.heads import NumberPart, find_head, make_head, order_of
 from featx.learn.regression.metrics import SCORINGS
-from featx.learn.search import Choice, Fitted, Job, Space, Unconverged
+from featx.learn.search import Fitted, Job, Space
 from featx.learn.views import ViewUse, fitting_rows, scoring_rows
 
 FloatArray = NDArray[np.float64]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from featx.errors import UnknownNameError, UsageError
+from featx.vision.tuning.adapters import DOWN, UP
 from featx.vision.tuning.network import TunedNetwork
 
-TRAIN = ("head", "last-block", "all", "norm")
+TRAIN = ("head", "last-block", "all", "norm", "lora")
 """What may be trained; the head always is."""
 _MOST = 0.8
 """A module with at least this share of the parameters is taken apart: its children are blocks."""
@@ -74,14 +75,15 @@ def choose_parameters(network: TunedNetwork, train: str) -> list[list[str]]:
     ----------
     network : TunedNetwork
     train : str
-        ``"head"``: none; ``"last-block"``; ``"all"`` on which the features depend; ``"norm"``: those of norms.
+        ``"head"``: none; ``"last-block"``; ``"all"`` on which the features depend; ``"norm"``: those of norms;
+        ``"lora"``: those of adapters, which `featx.vision.tuning.adapters.add_adapters` put there.
 
     Raises
     ------
     UnknownNameError
         Not one of `TRAIN`.
     UsageError
-        The network has no norms with parameters.
+        The network has no norms with parameters, or no adapters.
     """
     if train not in TRAIN:
         raise UnknownNameError("part to train", train, TRAIN)
@@ -91,14 +93,21 @@ def choose_parameters(network: TunedNetwork, train: str) -> list[list[str]]:
     elif train == "last-block":
         blocks = blocks[-1:]
     elif train == "norm":
-        norms = _names_of_norms(network.network)
-        blocks = [kept for block in blocks if (kept := [name for name in block if name in norms])]
+        blocks = _only(blocks, _names_of_norms(network.network))
         if not blocks:
             raise UsageError("--train norm: this network has no norms with parameters (its batch norms may be folded)")
+    elif train == "lora":
+        blocks = _only(blocks, {name for block in blocks for name in block if DOWN in name or UP in name})
+        if not blocks:
+            raise UsageError("--train lora: this network has no adapters")
     chosen = {name for block in blocks for name in block}
     for name, parameter in network.network.named_parameters():
         parameter.requires_grad_(name in chosen)
     return blocks
+
+
+def _only(blocks: list[list[str]], names: set[str]) -> list[list[str]]:
+    return [kept for block in blocks if (kept := [name for name in block if name in names])]
 
 
 def _names_of_norms(network: nn.Module) -> set[str]:

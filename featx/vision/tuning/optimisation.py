@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from featx.errors import DeviceMemoryError
+from featx.errors import DeviceMemoryError, UsageError
 from featx.vision.devices import is_out_of_memory
 from featx.vision.tuning.blocks import choose_parameters
+from featx.vision.tuning.compiled import compiled, is_compiled
 from featx.vision.tuning.l2sp import Anchor
 from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
@@ -49,11 +50,14 @@ class StepRecord:
         Norm, before it was clipped.
     lr : float
         Of the last block.
+    is_skipped : bool
+        Whether float16's range was too small for the gradient: nothing was changed, and the next one is scaled less.
     """
 
     loss: float
     gradient: float
     lr: float
+    is_skipped: bool = False
 
 
 class Optimisation:
@@ -69,6 +73,11 @@ class Optimisation:
     weights : float array (n_classes,)
         How much an image of each class counts.
 
+    Raises
+    ------
+    UsageError
+        Steps are to be compiled and cannot be, or the device does not compute in the recipe's dtype.
+
     Attributes
     ----------
     step : int
@@ -79,6 +88,7 @@ class Optimisation:
     """
 
     def __init__(self, network: TunedNetwork, recipe: Recipe, n_steps: int, weights: NDArray[np.floating]) -> None:
+        check_dtype(recipe.dtype, str(next(network.parameters()).device))
         self.network = network
         self.recipe = recipe
         self.n_steps = n_steps
@@ -88,10 +98,14 @@ class Optimisation:
         self._ranks = Ranks.here()
         self._class_weights = torch.tensor(weights, dtype=torch.float32, device=self._device)
         self._blocks = [*self._backbone_blocks(), self._head_block()]
-        groups = [{"params": block.parameters, "lr": recipe.lr * block.share} for block in self._blocks]
+        groups = [{"params": block.parameters, "lr": recipe.largest_lr * block.share} for block in self._blocks]
         self._optimiser = _make_optimiser(groups, recipe)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.dtype == "float16")
         self._mean = [parameter.detach().clone() for parameter in self._trained()] if recipe.ema else []
+        self._whole: Callable[..., torch.Tensor] = network
+        self._upper: Callable[..., torch.Tensor] = network.from_lower
+        if is_compiled(recipe, str(self._device), n_steps):
+            self._whole, self._upper = compiled(self._whole), compiled(self._upper)
 
     def _backbone_blocks(self) -> list[_Block]:
         recipe, own = self.recipe, dict(self.network.network.named_parameters())
@@ -105,7 +119,8 @@ class Optimisation:
 
     def _head_block(self) -> _Block:
         recipe, parameters = self.recipe, list(self.network.head.parameters())
-        share = 1.0 if recipe.head_lr is None else recipe.head_lr / recipe.lr if recipe.lr else 0.0
+        lr = recipe.largest_lr
+        share = 1.0 if recipe.head_lr is None else recipe.head_lr / lr if lr else 0.0
         origin = Anchor.here if recipe.l2sp_head_origin == "start" else Anchor.zero
         drawn = _drawn(parameters, recipe.l2sp_all)
         anchors = [origin(drawn, recipe.l2sp_head), Anchor.zero(_drawn(parameters, False), recipe.weight_decay)]
@@ -122,7 +137,7 @@ class Optimisation:
         """List the backbone's parameters that are trained."""
         return [parameter for block in self._blocks if not block.is_head for parameter in block.parameters]
 
-    def take_step(self, inputs: Inputs, codes: IntArray) -> StepRecord:
+    def take_step(self, inputs: Inputs, codes: IntArray, *, lr: float | None = None) -> StepRecord:
         """Train on one batch.
 
         Parameters
@@ -132,6 +147,8 @@ class Optimisation:
             train, those of the batch, or of this process's share of it.
         codes : int array (B,)
             The class of each image of the batch.
+        lr : float, optional
+            In place of what the schedule says.
 
         Returns
         -------
@@ -144,15 +161,18 @@ class Optimisation:
             Even one image is too much.
         """
         recipe = self.recipe
-        factor = recipe.factor(self.step, self.n_steps)
+        if lr is None:
+            lr = recipe.largest_lr * recipe.factor(self.step, self.n_steps)
         self._open_blocks()
         for group, block in zip(self._optimiser.param_groups, self._blocks, strict=True):
-            group["lr"] = recipe.lr * block.share * factor
+            group["lr"] = lr * block.share
         own, targets = self._mixed(inputs, self._one_hot(codes))
         loss = self._ranks.add_numbers(self._accumulate(own, targets))
-        record = StepRecord(loss, float("nan"), recipe.lr * factor)
+        record = StepRecord(loss, float("nan"), lr)
         if np.isfinite(loss):
-            record = StepRecord(loss, self._update(), recipe.lr * factor)
+            gradient = self._update()
+            is_skipped = self._scaler.is_enabled() and not np.isfinite(gradient) and self._scaler.get_scale() >= 1.0
+            record = StepRecord(loss, gradient, lr, is_skipped)
         self._optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return record
@@ -216,9 +236,13 @@ class Optimisation:
 
     def _values(self, inputs: Inputs, part: slice) -> torch.Tensor:
         if isinstance(inputs, tuple):
-            return self.network.from_lower([each[part].to(self._device, non_blocking=True) for each in inputs])
-        values: torch.Tensor = self.network(inputs[part].to(self._device, non_blocking=True))
-        return values
+            return self._upper([self._on_device(each[part]) for each in inputs])
+        return self._whole(self._on_device(inputs[part]))
+
+    def _on_device(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring images or maps there with their channels last, as the network's weights are."""
+        form = torch.channels_last if values.ndim == 4 else torch.preserve_format
+        return values.to(self._device, non_blocking=True, memory_format=form)
 
     def _update(self) -> float:
         recipe = self.recipe
@@ -228,6 +252,8 @@ class Optimisation:
         norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or float("inf")))
         self._scaler.step(self._optimiser)
         self._scaler.update()
+        if self._scaler.is_enabled() and not np.isfinite(norm):
+            return norm  # the scaler has left the step out: nothing is drawn back either
         for group, block in zip(self._optimiser.param_groups, self._blocks, strict=True):
             if block.parameters[0].requires_grad:
                 for anchor in block.anchors:
@@ -284,6 +310,18 @@ class Optimisation:
                 mean.copy_(value)
 
 
+def check_dtype(dtype: str, device: str) -> None:
+    """Raise where a device does not train in a dtype.
+
+    Raises
+    ------
+    UsageError
+        float16 elsewhere than on CUDA: its range is too small without a scaler, and the CPU has no use of it.
+    """
+    if dtype == "float16" and torch.device(device).type != "cuda":
+        raise UsageError(f"--dtype float16 trains on CUDA only, and this is {device}; take --dtype bfloat16")
+
+
 def _drawn(parameters: list[nn.Parameter], everything: bool) -> list[nn.Parameter]:
     """Return the weights among parameters; biases and norms are vectors."""
     return [parameter for parameter in parameters if everything or parameter.ndim > 1]
@@ -291,5 +329,5 @@ def _drawn(parameters: list[nn.Parameter], everything: bool) -> list[nn.Paramete
 
 def _make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=0.0)  # decay is a proximal step, as L2-SP's
+        return torch.optim.SGD(groups, lr=recipe.largest_lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.largest_lr, weight_decay=0.0)  # decay is a proximal step, as L2-SP's

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ from featx.vision import tensors
 from featx.vision.backbones import Backbone
 from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
+from featx.vision.tuning.adapters import add_adapters, check_adapters, merge_adapters
 from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.compiled import is_compiled
+from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
+from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
 from featx.vision.tuning.network import TunedNetwork
-from featx.vision.tuning.optimisation import Optimisation
+from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import Part, Progress, Score, Training, Tuned
+from featx.vision.tuning.training import Epoch, Part, Progress, Score, Training, Tuned
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,12 +86,15 @@ class TunedPart:
         The tuned network's values for these samples.
     start_difference : float
         Largest difference of values before the first step.
+    lr : float
+        Largest learning rate: the recipe's, or what a test found.
     """
 
     tuned: Tuned
     test: FloatArray
     validate: FloatArray
     start_difference: float
+    lr: float
 
 
 class PartTrainer:
@@ -103,7 +112,14 @@ class PartTrainer:
     score : callable
         See `featx.vision.tuning.training.Score`.
     folder : Path, optional
-        For checkpoints.
+        For checkpoints, and `featx.vision.tuning.history.HistoryFiles`.
+    records : sequence of callable
+        Others who want to know of each epoch, see `featx.vision.tuning.history.Recorder`.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        The device, this machine or the network does not do what the recipe asks for.
     """
 
     def __init__(
@@ -116,7 +132,10 @@ class PartTrainer:
         n_classes: int,
         score: Score | None = None,
         folder: Path | None = None,
+        records: Sequence[Recorder] = (),
     ) -> None:
+        self._records, self._has_history = list(records), False
+        check_recipe(recipe, backbone, choose_device(engine.device))
         self._backbone, self._manifest, self._recipe, self._engine = backbone, manifest, recipe, engine
         self._n_classes, self._score, self._folder = n_classes, score, folder
         self.device = choose_device(engine.device)
@@ -124,7 +143,7 @@ class PartTrainer:
     def seconds_per_step(self, task: PartTask) -> float:
         """Measure a few steps on a copy: decoding, forward and backward pass; of several processes the slowest."""
         network = self._network(task)
-        recipe = replace(self._recipe, warmup=0.0)
+        recipe = replace(self._recipe, warmup=0.0, lr=self._recipe.lr or 0.0, compile="off")
         size = min(recipe.batch_size, len(task.train.positions))
         n = min(len(task.train.positions), size * (_TRIAL_STEPS + 1))
         step = Optimisation(network.train(), recipe, _TRIAL_STEPS + 1, np.ones(self._n_classes))
@@ -146,17 +165,20 @@ class PartTrainer:
             The network does not begin where the frozen head ends; as `featx.vision.tuning.training.Training.run`.
         """
         network = self._network(task)
+        self._begin_history(keep=resume)
         with self._reader() as reader:
+            recipe = self._with_lr(task, reader, resume=resume)
             training = Training(
                 network,
                 reader,
                 task.train,
-                self._recipe,
+                recipe,
                 n_classes=self._n_classes,
                 validate=task.validate,
                 score=self._score,
                 checkpoint=self._checkpoint(task),
                 progress=progress,
+                record=partial(self._tell_records, task.name),
             )
             difference = check_start(task, training.values(task.check))
             tuned = training.run(resume=resume)
@@ -164,13 +186,44 @@ class PartTrainer:
             nothing = np.empty((0, self._n_classes))
             validate = nothing if task.validate is None else training.values(task.validate.positions)
             test = training.values(task.test) if len(task.test) else nothing
-        return TunedPart(tuned, test, validate, difference)
+        return TunedPart(tuned, test, validate, difference, recipe.largest_lr)
+
+    def _begin_history(self, *, keep: bool) -> None:
+        """Open the history with the first part: the files are those of the whole run."""
+        if self._folder is not None and not self._has_history and Ranks.here().is_first:
+            self._records.insert(0, HistoryFiles(self._folder, keep=keep))
+            self._has_history = True
+
+    def _tell_records(self, part: str, epochs: Sequence[Epoch]) -> None:
+        for record in self._records:
+            record(part, epochs)
+
+    def n_test_steps(self, task: PartTask) -> int:
+        """Return how many steps finding the learning rate takes at most; 0 where the recipe has one."""
+        return n_test_steps(len(task.train.positions), self._recipe)
+
+    def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool) -> Recipe:
+        """Find the learning rate on the part's own training samples, where the recipe leaves it open.
+
+        It is kept in the folder, so that a resumed training takes the same.
+        """
+        if self._recipe.lr is not None:
+            return self._recipe
+        kept = None if self._folder is None else Checkpoint(self._folder / f"{task.name}.lr.pt", self._identity(task))
+        state = kept.load() if kept is not None and resume else None
+        if state is None:
+            found = find_lr(self._network(task), reader, task.train, self._recipe, n_classes=self._n_classes)
+            state = asdict(found)
+            if kept is not None:
+                kept.save(state)
+        return replace(self._recipe, lr=LrRange(**state).lr)
 
     def pack(self, task: PartTask, tuned: Tuned) -> tuple[FeatureSpec, bytes, FloatArray, FloatArray]:
         """Return spec and weights of a tuned backbone, and coefficients and intercepts of its head."""
         network = self._network(task)
         network.restore(tuned.state)
         own = network.network.cpu().eval()
+        merge_adapters(own)
         spec = replace(self._backbone.spec, weights=TUNED, weights_sha256=tensors.tensors_sha256(own), logits=False)
         head = network.head.cpu()
         coef, intercept = (value.detach().numpy().astype(np.float64) for value in (head.weight, head.bias))
@@ -178,6 +231,8 @@ class PartTrainer:
 
     def _network(self, task: PartTask) -> TunedNetwork:
         copied = replace(self._backbone, network=copy.deepcopy(self._backbone.network))
+        if self._recipe.train == "lora":
+            add_adapters(copied, self._recipe)
         network = TunedNetwork(copied, task.coef, task.intercept, unit_length=task.unit_length)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -203,6 +258,22 @@ class PartTrainer:
                 *np.round(task.intercept, 9).tolist(),
             ],
         }
+
+
+def check_recipe(recipe: Recipe, backbone: Backbone, device: str) -> None:
+    """Raise before anything is computed what a recipe lacks on this machine or of a network.
+
+    Raises
+    ------
+    UsageError
+        float16 elsewhere than on CUDA; steps that are to be compiled without a compiler; no layers for adapters.
+    MissingExtraError
+        peft is not installed.
+    """
+    check_dtype(recipe.dtype, device)
+    is_compiled(recipe, device, 0)
+    if recipe.train == "lora":
+        check_adapters(backbone)
 
 
 def check_start(task: PartTask, values: FloatArray) -> float:

@@ -12,18 +12,27 @@ OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
 DTYPES = ("float32", "bfloat16", "float16")
 HEAD_ORIGINS = ("start", "zero")
+COMPILE = ("auto", "on", "off")
 
 IMAGE_KINDS: dict[str, tuple[str, ...]] = {
     "photographs": ("crop", "flip", "colour"),
-    "microscopy": ("crop", "flip", "turn", "rotate", "colour"),
-    "satellite": ("crop", "flip", "turn", "colour"),
+    "microscopy": ("crop", "flip", "turn", "spin", "colour"),
+    "satellite": ("crop", "flip", "turn", "spin", "colour"),
     "scans": ("crop", "rotate"),
     "text": ("crop",),
     "none": (),
 }
-"""What is done to images in training, of `featx.vision.views.KINDS`: text and scans are not mirrored (a heart is on the
-left), what has no up and down is turned."""
-
+"""What is done to images in training, as `featx.vision.views.draw_view` takes it: text and scans are not mirrored (a
+heart is on the left), what has no up and down is turned by any angle."""
+_IN_WORDS = {
+    "crop": "windows of 70 to 100 % of the width and height",
+    "flip": "mirrored half of the time",
+    "turn": "turned by quarters",
+    "rotate": "turned by up to 10 degrees",
+    "spin": "turned by any angle",
+    "colour": "brightness, contrast and colour changed by up to 20 %",
+}
+_LEFT_OUT = {"flip": "mirrored", "turn": "turned by quarters", "colour": "changed in colour"}
 
 _KEPT_VIEWS = 4
 
@@ -39,10 +48,15 @@ class Recipe:
     epochs : int
         Passes over the training images, at most.
     optimiser : {"adamw", "sgd"}
-    lr : float
-        Largest learning rate, of the head and the last block.
+    lr : float, optional
+        Largest learning rate, of the head and the last block. None: found by a short test
+        (`featx.vision.tuning.lr_range`).
     head_lr : float, optional
         Of the head; None: `lr`.
+    lora_rank : int
+        Of the adapters of ``train="lora"``, at least 1.
+    lora_alpha : float
+        What they give is multiplied by ``lora_alpha / lora_rank``.
     momentum : float
         Of SGD.
     weight_decay : float
@@ -78,6 +92,8 @@ class Recipe:
         Decay of a running mean of the weights that takes their place in the end; 0: none.
     dtype : str
         ``"bfloat16"`` or ``"float16"`` autocast, or ``"float32"``.
+    compile : {"auto", "on", "off"}
+        Whether steps go through torch.compile, see `featx.vision.tuning.compiled.is_compiled`.
     images : str
         One of `IMAGE_KINDS`.
     views : int, optional
@@ -91,8 +107,10 @@ class Recipe:
     train: str = "all"
     epochs: int = 20
     optimiser: str = "adamw"
-    lr: float = 1e-4
+    lr: float | None = None
     head_lr: float | None = None
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch_size: int = 32
@@ -111,6 +129,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0
     dtype: str = "float32"
+    compile: str = "auto"
     images: str = "photographs"
     views: int | None = None
     patience: int = 5
@@ -122,6 +141,7 @@ class Recipe:
             ("schedule", self.schedule, SCHEDULES),
             ("dtype", self.dtype, DTYPES),
             ("kind of images", self.images, IMAGE_KINDS),
+            ("choice for --compile", self.compile, COMPILE),
             ("origin of the head", self.l2sp_head_origin, HEAD_ORIGINS),
         ):
             if value not in known:
@@ -130,8 +150,10 @@ class Recipe:
             raise UsageError(f"--class-weight {self.class_weight}: expected balanced, or nothing")
         for option, number, low, high in (
             ("--epochs", self.epochs, 0, math.inf),
-            ("--lr", self.lr, 0, math.inf),
-            ("--head-lr", self.lr if self.head_lr is None else self.head_lr, 0, math.inf),
+            ("--lr", self.lr or 0, 0, math.inf),
+            ("--head-lr", self.head_lr or 0, 0, math.inf),
+            ("--lora-rank", self.lora_rank, 1, math.inf),
+            ("--lora-alpha", self.lora_alpha, 0, math.inf),
             ("--momentum", self.momentum, 0, 1),
             ("--weight-decay", self.weight_decay, 0, math.inf),
             ("--batch-size", self.batch_size, 1, math.inf),
@@ -160,6 +182,19 @@ class Recipe:
         return asdict(self)
 
     @property
+    def largest_lr(self) -> float:
+        """The learning rate at the top of the schedule.
+
+        Raises
+        ------
+        UsageError
+            It was left to be found, and was not.
+        """
+        if self.lr is None:
+            raise UsageError("this recipe leaves the learning rate to a test: give one, or find it with find_lr")
+        return self.lr
+
+    @property
     def keeps_lower(self) -> bool:
         """Whether what a frozen lower part gives for an image may be kept: images are not mixed."""
         return self.train in ("head", "last-block") and not self.mixup and not self.cutmix
@@ -185,6 +220,24 @@ class Recipe:
         if n_blocks == 0 or step >= n_closed:
             return n_blocks
         return min(n_blocks, 1 + math.floor(step / n_closed * n_blocks))
+
+
+def describe_images(images: str) -> str:
+    """Say in one sentence how training images of a kind are varied, and how they are not.
+
+    Parameters
+    ----------
+    images : str
+        One of `IMAGE_KINDS`.
+    """
+    kinds = IMAGE_KINDS[images]
+    if not kinds:
+        return "training images are taken as they are"
+    done = [_IN_WORDS[kind] for kind in kinds if not (kind == "turn" and "spin" in kinds)]
+    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in kinds]
+    listed = " or ".join(part for part in (", ".join(left_out[:-1]), *left_out[-1:]) if part)
+    never = f"; never {listed}" if listed else ""
+    return f"training images are varied as {images}: {', '.join(done)}{never}"
 
 
 HEAD_SGD = Recipe(

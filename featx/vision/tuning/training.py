@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featx.errors import InputError
 from featx.vision.devices import exact_arithmetic
+from featx.vision.tuning.adapters import DOWN
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.lower import ActivationCache, available_memory
@@ -100,6 +101,7 @@ class TrainingProgress:
 
 
 Progress = Callable[[TrainingProgress], None]
+Record = Callable[[Sequence[Epoch]], None]
 
 
 class LossError(InputError):
@@ -160,6 +162,8 @@ class Training:
         See `Score`; by default the share of right ones, then the mean log loss.
     checkpoint : Checkpoint, optional
     progress : callable, optional
+    record : callable, optional
+        Told all epochs so far after each of them, and where a resumed training goes on.
     """
 
     def __init__(
@@ -174,11 +178,12 @@ class Training:
         score: Score | None = None,
         checkpoint: Checkpoint | None = None,
         progress: Progress | None = None,
+        record: Record | None = None,
     ) -> None:
         self.network, self.reader, self.recipe = network, reader, recipe
         self._train, self._validate = train, validate
         self._score = score or accuracy
-        self._checkpoint, self._progress = checkpoint, progress
+        self._checkpoint, self._progress, self._record = checkpoint, progress, record
         self._ranks = Ranks.here()
         self._ranks.copy_first(network.state_dict().values())
         self._start = network.state()
@@ -210,9 +215,12 @@ class Training:
             self._checkpoint.check_space(4 * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
             if state is not None and "done" in state:
-                return _tuned_of(state["done"])
+                tuned = _tuned_of(state["done"])
+                self._tell_record(tuned.history)
+                return tuned
             if state is not None:
                 self._restore(state)
+                self._tell_record(self._history)
             self._ranks.wait()  # before the first one writes another
         if not self._history:
             self._end_epoch(Epoch(0, None, None, 0.0, 0.0, None))
@@ -236,7 +244,7 @@ class Training:
             for positions, inputs in self._inputs(train.positions[order], views):
                 codes = train.codes[order[n_images : n_images + len(positions)]]
                 record = self.optimisation.take_step(inputs, codes)
-                if not np.isfinite(record.loss) or not np.isfinite(record.gradient):
+                if not np.isfinite(record.loss) or not (np.isfinite(record.gradient) or record.is_skipped):
                     raise self._not_finite(number, positions)
                 n_images += len(positions)
                 losses.append(record.loss)
@@ -290,6 +298,10 @@ class Training:
             optimisation = self.optimisation
             self._progress(TrainingProgress(optimisation.step, optimisation.n_steps, number, loss, last))
 
+    def _tell_record(self, epochs: Sequence[Epoch]) -> None:
+        if self._record is not None and self._ranks.is_first:
+            self._record(epochs)
+
     def _end_epoch(self, epoch: Epoch) -> None:
         """Score an epoch, keep it where it is the best, and write the checkpoint."""
         with self.optimisation.averaged():
@@ -301,6 +313,7 @@ class Training:
         self._history.append(epoch)
         if self._checkpoint is not None and epoch.number:
             self._checkpoint.save(self._state())
+        self._tell_record(self._history)
 
     def _scores(self) -> tuple[float, float] | None:
         if self._validate is None:
@@ -361,11 +374,14 @@ def _tuned_of(state: Mapping[str, Any]) -> Tuned:
 
 
 def blend(start: State, end: State, share: float) -> State:
-    """Return tensors a share of the way from one state to another; those that are not floats are the end's."""
+    """Return tensors a share of the way from one state to another; those that are not floats are the end's.
+
+    Of an adapter ``B A``, of which B is 0 at the start, B alone is shared: so merged weights are on the straight way.
+    """
     if share == 1.0:
         return dict(end)
     return {
-        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor
+        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() and DOWN not in name else tensor
         for name, tensor in end.items()
     }
 

@@ -123,3 +123,14 @@ def test_noise_is_a_tie_with_guessing_and_signal_is_not():
     assert found.difference > 0
     assert not found.is_tie
     assert compare_label_rows(("one", "two"), worse, worse, "f1_macro", n_repeats=1).is_tie
+
+
+def test_a_part_with_none_of_the_known_labels_has_scores_without_an_interval_where_nothing_is_counted():
+    n, names = 6, ["fox", "snow"]
+    called = np.arange(2 * n).reshape(n, 2) % 3 == 0
+    found = evaluate_label_part(
+        LabelTable(names, np.zeros((n, 2), dtype=bool)), called, np.where(called, 0.9, 0.1), unknown=["wolf"]
+    )
+    assert found.scores["f1_macro"].low is None
+    assert "nothing of what it counts" in found.scores["f1_macro"].method
+    assert found.scores["label_accuracy"].low < found.scores["label_accuracy"].mean

@@ -4,7 +4,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from featx.errors import ImageDecodeError, InputError, StoreWriteError, UnknownNameError, UsageError
@@ -21,53 +20,10 @@ from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import HEAD_SGD, Recipe
-from featx.vision.tuning.training import LossError, Part, Training, blend, class_weights
+from featx.vision.tuning.training import LossError, Training, blend, class_weights
 
 N, C = 12, 2
 QUICK = Recipe(epochs=2, batch_size=4, lr=1e-3, patience=0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    """Stripes that lie or stand, in two folders."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for i in range(N):
-        pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
-        pixels[::4] += 120
-        pixels = pixels if i % C else pixels.transpose(1, 0, 2)
-        (root / str(i % C)).mkdir(exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(pixels)).save(root / str(i % C) / f"{i:02d}.png")
-    return read_folder(root)
-
-
-@pytest.fixture(scope="module")
-def _mini():
-    return load_backbone(FeatureRequest(backbone="featx-mini"))
-
-
-@pytest.fixture
-def backbone(_mini):
-    return dataclasses.replace(_mini, network=copy.deepcopy(_mini.network))
-
-
-@pytest.fixture
-def reader(manifest, backbone):
-    with ImageReader(manifest, backbone.spec, EngineOptions(num_workers=0)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def part(manifest):
-    return Part(np.arange(N), np.array([int(label) for label in manifest.labels]))
 
 
 def fresh():
