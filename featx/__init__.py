@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from featx.extract import ExtractReport, UpdateOptions, extract
     from featx.fewshot import FewShotOptions, FewShotResult, fewshot
     from featx.finetune import FinetuneOptions, FinetuneResult, finetune
+    from featx.finetune_classifier import FineTuneClassifier
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
     from featx.learn.dataset import Features, load_features
@@ -77,6 +78,7 @@ __all__ = [
     "FeatxError",
     "FewShotOptions",
     "FewShotResult",
+    "FineTuneClassifier",
     "FinetuneOptions",
     "FinetuneResult",
     "FitOptions",
@@ -141,6 +143,7 @@ _HOMES = {
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
     "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
     "featx.finetune": ("FinetuneOptions", "FinetuneResult", "finetune"),
+    "featx.finetune_classifier": ("FineTuneClassifier",),
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),
     "featx.learn.dataset": ("Features", "load_features"),

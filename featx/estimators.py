@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 
-from featx.errors import ImageDecodeError, InputError, UnknownNameError, UsageError
+from featx.errors import InputError, UnknownNameError
+from featx.image_input import column, image_manifest, iter_rows, read_rows
 from featx.learn.averaged import AveragedViews
 from featx.learn.bundle import Bundle, load_bundle
 from featx.manifest import source
@@ -28,8 +28,7 @@ from featx.manifest.record import Manifest
 from featx.spec import FeatureRequest, FeatureSpec
 from featx.store.cache import ViewCache
 from featx.store.file import FeatureFile
-from featx.store.records import OK
-from featx.vision.engine import EngineOptions, Job, iter_batches
+from featx.vision.engine import EngineOptions
 
 if TYPE_CHECKING:
     from featx.vision.embed import Embedder
@@ -160,17 +159,12 @@ class ImageFeatures(_Features):
         InputError
             If `X` is empty or holds something else.
         """
-        manifest = _manifest(X)
+        manifest = image_manifest(X)
         embedder, options = self._embedder(), EngineOptions(self.batch_size, self.num_workers, self.device)
         spec = embedder.backbone.spec
         if self.cache is not None:
             return _cached_rows(manifest, embedder, options, ViewCache.open(self.cache, spec))
-        features = np.empty((len(manifest), spec.n_views * spec.n_features), dtype=np.float32)
-        done = 0
-        for _, rows in _iter_rows(manifest, range(len(manifest)), embedder, options):
-            features[done : done + len(rows)] = rows
-            done += len(rows)
-        return features
+        return read_rows(manifest, embedder, options)[1]
 
     @property
     def spec_(self) -> FeatureSpec:
@@ -246,7 +240,7 @@ class CachedFeatures(_Features):
             If the file cannot be read.
         """
         file, row_of_key = self._open()
-        keys = [str(key) for key in _column(X)]
+        keys = [str(key) for key in column(X)]
         if not keys:
             raise InputError("no keys")
         rows = np.array([row_of_key.get(key, -1) for key in keys], dtype=np.int64)
@@ -344,39 +338,6 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _column(X: Any) -> list[Any]:
-    """Return the items of a sequence, or of a table with one column."""
-    if isinstance(X, (str, bytes, os.PathLike)):
-        raise UsageError(f"expected a sequence, got the one {X!r}; write [{X!r}]")
-    shape: Any = getattr(X, "shape", ())
-    if len(shape) == 2 and getattr(X, "dtype", None) != np.uint8:
-        if shape[1] != 1:
-            raise InputError(f"expected one column, got a table of shape {shape}")
-        return list(np.asarray(X)[:, 0])
-    return list(X)
-
-
-def _manifest(X: Any) -> Manifest:
-    items = _column(X)
-    # A position makes every key unique, though an image may be there twice; and it says which one is meant.
-    names = [f", {os.fsdecode(item)}" if isinstance(item, (str, os.PathLike)) else "" for item in items]
-    return source.manifest_of(items, keys=[f"item {i}{name}" for i, name in enumerate(names)])
-
-
-def _iter_rows(
-    manifest: Manifest, positions: Sequence[int], embedder: Embedder, options: EngineOptions
-) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
-    """Yield the SHA-256 and the rows of one batch after the other, (n, n_views * n_features); a failure is an error."""
-    if not positions:
-        return
-    for _, batch in iter_batches(manifest, [Job(embedder, positions)], options):
-        for entry in batch.entries:
-            if entry.status != OK:
-                reason, _, detail = entry.reason.partition(": ")
-                raise ImageDecodeError(reason, detail, key=entry.key)
-        yield [entry.sha256 for entry in batch.entries], batch.features.reshape(len(batch.entries), -1)
-
-
 def _cached_rows(
     manifest: Manifest, embedder: Embedder, options: EngineOptions, cache: ViewCache
 ) -> NDArray[np.float32]:
@@ -387,7 +348,7 @@ def _cached_rows(
     missing = {sha: position for position, sha in reversed(list(enumerate(shas))) if sha not in rows}
     new: dict[str, NDArray[np.floating]] = {}
     try:
-        for computed, features in _iter_rows(manifest, sorted(missing.values()), embedder, options):
+        for computed, features in iter_rows(manifest, sorted(missing.values()), embedder, options):
             new.update(zip(computed, features, strict=True))
             if len(new) >= _CACHED_AT_ONCE:
                 cache.put(new)

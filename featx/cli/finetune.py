@@ -9,10 +9,12 @@ import click
 
 from featx.cli import options, output
 from featx.cli.finetune_report import print_finetune
+from featx.cli.together import together
 
 if TYPE_CHECKING:
     from featx.finetune import FinetuneJob, FinetuneOptions, FinetuneProgress
     from featx.vision.tuning.history import Recorder
+    from featx.vision.tuning.ranks import Ranks
 
 _FOLDS = 5  # of the frozen classifier, where one alone is tuned
 
@@ -103,7 +105,13 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
       featx finetune photos/ --features cache/photos.h5 -o tuned.featx --train last-block --epochs 10
       featx finetune photos/ --backbone resnet18 --group-regex '(p\\d+)_' -o tuned.featx --cv 1
       featx finetune photos/ --from photos.featx -o tuned.featx --resume
+      torchrun --nproc-per-node 4 -m featx finetune photos/ -o tuned.featx     (on 4 GPUs)
     """
+    with together() as ranks:
+        return _run(ranks, source, target, quiet, as_json, values)
+
+
+def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, values: dict[str, Any]) -> int:
     from featx.finetune import Keep, Start, plan_finetune
     from featx.spec import FeatureRequest
     from featx.store.target import check_target
@@ -125,8 +133,8 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
             ),
             _read_options(values),
             source_options=options.read_source_options(values),
-            engine=EngineOptions(num_workers=values["num_workers"], device=values["device"]),
-            keep=Keep(folder, values["resume"], _records(values["tensorboard"])),
+            engine=ranks.engine(EngineOptions(num_workers=values["num_workers"], device=values["device"])),
+            keep=Keep(folder, values["resume"], _records(values["tensorboard"] if ranks.is_first else None)),
             steps=lambda step, unit: output.progress(step, unit, quiet=quiet),
             notify=output.say,
         )
@@ -137,8 +145,11 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
         with output.progress("finetune", "images", quiet=quiet) as advance:
             result = job.run(lambda at: advance(at.images, at.n_images, _describe(at)))
     except KeyboardInterrupt:
-        _keep_frozen(job, target)
+        if ranks.is_first:
+            _keep_frozen(job, target)
         raise
+    if not ranks.is_first:
+        return 0
     result.save(target)
     if curves:
         draw_curves(read_history(folder / LINES), curves, score=result.frozen.options.scoring)

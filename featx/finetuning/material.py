@@ -24,6 +24,7 @@ from featx.spec import FeatureSpec
 from featx.store.file import FeatureFile
 from featx.store.records import OK, LedgerEntry
 from featx.vision.engine import EngineOptions, Job, iter_batches
+from featx.vision.tuning.ranks import Ranks
 
 if TYPE_CHECKING:
     from featx.vision.backbones import Backbone
@@ -104,7 +105,7 @@ class Gathering:
         from featx.extract import UpdateOptions, extract
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self.progress("extract", "images") as advance:
+        with self.progress("extract", "images") as advance, Ranks.here().in_turn():
             extract(
                 self.manifest,
                 path,

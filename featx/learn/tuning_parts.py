@@ -78,6 +78,17 @@ def plan_parts(study: Study, *, validation: float) -> list[TuningPart]:
     cuts.append((FINAL, plan.train, NOTHING if plan.scheme == "nested-cv" else plan.report))
     if plan.scheme != "nested-cv":  # the reported part is fixed: nothing else is scored
         cuts = cuts[-1:]
+    return _with_starts(study, cuts, validation)
+
+
+def plan_final(study: Study, *, validation: float) -> TuningPart:
+    """Plan one training part of all samples of a study, of which none is scored; as `plan_parts`."""
+    (part,) = _with_starts(study, [(FINAL, study.plan.train, NOTHING)], validation)
+    return part
+
+
+def _with_starts(study: Study, cuts: Sequence[tuple[str, IntArray, IntArray]], validation: float) -> list[TuningPart]:
+    """Divide the training part of each (name, training part, test part), and fit its start."""
     divided = [(name, *_divide(study, rows, validation), test) for name, rows, test in cuts]
     jobs = [replace(_job(study, name, train), keep=True) for name, train, _, _ in divided]
     space = replace(study.options.space, heads=start_heads(study.options.heads))

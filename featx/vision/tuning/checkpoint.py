@@ -17,6 +17,7 @@ import torch
 
 from featx.errors import InputError, StoreWriteError
 from featx.store import disk
+from featx.vision.tuning.ranks import Ranks
 
 _FORMAT = 1
 _SPARE = 64 * 2**20
@@ -66,13 +67,15 @@ class Checkpoint:
             )
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a state, all of it or nothing.
+        """Write a state, all of it or nothing; of several processes that train together the first one does.
 
         Raises
         ------
         StoreWriteError
             If the file system refuses.
         """
+        if not Ranks.here().is_first:
+            return
         buffer = io.BytesIO()
         torch.save({"format": _FORMAT, "fingerprint": self.fingerprint, "state": dict(state)}, buffer)
         try:

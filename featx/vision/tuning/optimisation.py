@@ -20,9 +20,12 @@ from featx.vision.tuning.compiled import compiled, is_compiled
 from featx.vision.tuning.l2sp import Anchor
 from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
+from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
 
 IntArray = NDArray[np.int64]
+Inputs = torch.Tensor | tuple[torch.Tensor, ...]
+"""Images, or what the frozen lower part of a network gives for them."""
 
 
 @dataclass(eq=False)
@@ -92,6 +95,7 @@ class Optimisation:
         self.step = 0
         self.micro_batch = recipe.batch_size
         self._device = next(network.parameters()).device
+        self._ranks = Ranks.here()
         self._class_weights = torch.tensor(weights, dtype=torch.float32, device=self._device)
         self._blocks = [*self._backbone_blocks(), self._head_block()]
         groups = [{"params": block.parameters, "lr": recipe.largest_lr * block.share} for block in self._blocks]
@@ -133,17 +137,16 @@ class Optimisation:
         """List the backbone's parameters that are trained."""
         return [parameter for block in self._blocks if not block.is_head for parameter in block.parameters]
 
-    def take_step(
-        self, inputs: torch.Tensor | tuple[torch.Tensor, ...], codes: IntArray, *, lr: float | None = None
-    ) -> StepRecord:
+    def take_step(self, inputs: Inputs, codes: IntArray, *, lr: float | None = None) -> StepRecord:
         """Train on one batch.
 
         Parameters
         ----------
         inputs : torch.Tensor, or tuple of them
-            Normalised float32 images (B, 3, h, w); or what `TunedNetwork.lower` gave for them.
+            Normalised float32 images (B, 3, h, w); or what `TunedNetwork.lower` gave for them. Where several processes
+            train, those of the batch, or of this process's share of it.
         codes : int array (B,)
-            The class of each.
+            The class of each image of the batch.
         lr : float, optional
             In place of what the schedule says.
 
@@ -163,10 +166,8 @@ class Optimisation:
         self._open_blocks()
         for group, block in zip(self._optimiser.param_groups, self._blocks, strict=True):
             group["lr"] = lr * block.share
-        targets = self._one_hot(codes)
-        if isinstance(inputs, torch.Tensor):
-            inputs, targets = mix(inputs, targets, recipe, self.step)
-        loss = self._accumulate(inputs, targets)
+        own, targets = self._mixed(inputs, self._one_hot(codes))
+        loss = self._ranks.add_numbers(self._accumulate(own, targets))
         record = StepRecord(loss, float("nan"), lr)
         if np.isfinite(loss):
             gradient = self._update()
@@ -175,6 +176,17 @@ class Optimisation:
         self._optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return record
+
+    def _mixed(self, inputs: Inputs, targets: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Return this process's share of a batch, and the targets of all of it; they are mixed across processes."""
+        ranks, recipe, n = self._ranks, self.recipe, len(targets)
+        if isinstance(inputs, tuple):
+            return tuple(ranks.take(each, n) for each in inputs), targets
+        inputs = ranks.take(inputs, n)
+        if recipe.mixup or recipe.cutmix:
+            inputs, targets = mix(ranks.gather(inputs, n), targets, recipe, self.step)
+            inputs = inputs[ranks.own]
+        return inputs, targets
 
     def _open_blocks(self) -> None:
         n_open = self.recipe.n_open(self.step, self.n_steps, len(self._blocks) - 1)
@@ -187,8 +199,14 @@ class Optimisation:
         n_classes = len(self._class_weights)
         return functional.one_hot(torch.from_numpy(codes), n_classes).to(torch.float32)
 
-    def _accumulate(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], targets: torch.Tensor) -> float:
-        """Add up the gradient of the mean loss over a batch in parts that fit into memory; return the loss."""
+    def _accumulate(self, inputs: Inputs, targets: torch.Tensor) -> float:
+        """Add up this process's part of the gradient of the mean loss over a batch, in parts that fit into memory.
+
+        Returns
+        -------
+        float
+            Its part of that loss.
+        """
         while True:
             try:
                 return self._accumulate_parts(inputs, targets)
@@ -198,24 +216,25 @@ class Optimisation:
             self._optimiser.zero_grad(set_to_none=True)
             if self.micro_batch == 1:
                 raise DeviceMemoryError(device=str(self._device), batch=1)
-            self.micro_batch = max(1, min(self.micro_batch, len(targets)) // 2)
+            self.micro_batch = max(1, min(self.micro_batch, self._ranks.count(len(targets))) // 2)
 
-    def _accumulate_parts(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], targets: torch.Tensor) -> float:
+    def _accumulate_parts(self, inputs: Inputs, targets: torch.Tensor) -> float:
         smoothing, n_classes = self.recipe.label_smoothing, targets.shape[1]
         targets = (targets * (1.0 - smoothing) + smoothing / n_classes).to(self._device)
         weights = targets @ self._class_weights
-        total = 0.0
+        all_weights, total = weights.sum(), 0.0
+        targets, weights = targets[self._ranks.own], weights[self._ranks.own]
         for start in range(0, len(targets), self.micro_batch):
             part = slice(start, start + self.micro_batch)
             with self.autocast():
                 values = self._values(inputs, part)
             each = -(targets[part] * functional.log_softmax(values.float(), dim=1)).sum(dim=1)
-            loss = (weights[part] * each).sum() / weights.sum()
+            loss = (weights[part] * each).sum() / all_weights
             torch.autograd.backward(self._scaler.scale(loss))
             total += float(loss.detach())
         return total
 
-    def _values(self, inputs: torch.Tensor | tuple[torch.Tensor, ...], part: slice) -> torch.Tensor:
+    def _values(self, inputs: Inputs, part: slice) -> torch.Tensor:
         if isinstance(inputs, tuple):
             return self._upper([self._on_device(each[part]) for each in inputs])
         return self._whole(self._on_device(inputs[part]))
@@ -227,6 +246,7 @@ class Optimisation:
 
     def _update(self) -> float:
         recipe = self.recipe
+        self._ranks.add_up(parameter for parameter in self._trained() if parameter.requires_grad)
         trained = [parameter for parameter in self._trained() if parameter.grad is not None]
         self._scaler.unscale_(self._optimiser)
         norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or float("inf")))

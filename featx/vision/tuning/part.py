@@ -29,6 +29,7 @@ from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
+from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import STATES, Epoch, Part, Progress, Score, Training, Tuned
 
@@ -147,7 +148,7 @@ class PartTrainer:
             checkpoint.check_space(STATES * state, besides=n_parts * state)
 
     def seconds_per_step(self, task: PartTask) -> float:
-        """Measure a few steps on a copy: decoding, forward and backward pass."""
+        """Measure a few steps on a copy: decoding, forward and backward pass; of several processes the slowest."""
         network = self._network(task)
         recipe = replace(self._recipe, warmup=0.0, lr=self._recipe.lr or 0.0, compile="off")
         size = min(recipe.batch_size, len(task.train.positions))
@@ -160,7 +161,7 @@ class PartTrainer:
                 step.take_step(batch.images, task.train.codes[start : start + size])
                 times.append(time.perf_counter() - begun)
                 begun = time.perf_counter()
-        return float(np.median(times[1:] or times))
+        return Ranks.here().largest(float(np.median(times[1:] or times)))
 
     def train(self, task: PartTask, *, resume: bool = False, progress: Progress | None = None) -> TunedPart:
         """Train a part, and ask the tuned network about its validation and test parts.
@@ -196,7 +197,7 @@ class PartTrainer:
 
     def _begin_history(self, *, keep: bool) -> None:
         """Open the history with the first part: the files are those of the whole run."""
-        if self._folder is not None and not self._has_history:
+        if self._folder is not None and not self._has_history and Ranks.here().is_first:
             self._records.insert(0, HistoryFiles(self._folder, keep=keep))
             self._has_history = True
 

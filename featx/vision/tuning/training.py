@@ -18,7 +18,8 @@ from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.lower import ActivationCache, available_memory
 from featx.vision.tuning.network import TunedNetwork
-from featx.vision.tuning.optimisation import Optimisation
+from featx.vision.tuning.optimisation import Inputs, Optimisation
+from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import IMAGE_KINDS, Recipe
 
 FloatArray = NDArray[np.float64]
@@ -195,6 +196,8 @@ class Training:
         self._train, self._validate = train, validate
         self._score = score or accuracy
         self._checkpoint, self._progress, self._record = checkpoint, progress, record
+        self._ranks = Ranks.here()
+        self._ranks.copy_first(network.state_dict().values())
         self._start = network.state()
         steps = -(-len(train.positions) // recipe.batch_size)
         self.optimisation = Optimisation(
@@ -230,6 +233,7 @@ class Training:
             if state is not None:
                 self._restore(state)
                 self._tell_record(self._history)
+            self._ranks.wait()  # before the first one writes another
         if not self._history:
             self._end_epoch(Epoch(0, None, None, 0.0, 0.0, None))
         while len(self._history) <= self.recipe.epochs and not self._is_patience_over():
@@ -244,7 +248,7 @@ class Training:
         order = epoch_order(len(train.positions), recipe.random_state, number)
         kinds, view = IMAGE_KINDS[recipe.images], recipe.view_of(number)
         views = epoch_views(train.positions[order], kinds, recipe.random_state, view)
-        torch.manual_seed(hash_seed(recipe.random_state, number))  # dropout
+        torch.manual_seed(hash_seed(recipe.random_state, number) + self._ranks.rank)  # dropout
         self.network.train()
         start, losses, n_images = time.perf_counter(), [], 0
         lr = 0.0
@@ -263,16 +267,22 @@ class Training:
             Epoch(number, float(np.mean(losses)), None, lr, self.optimisation.distance(), n_images / seconds)
         )
 
-    def _inputs(
-        self, positions: IntArray, views: Sequence[str]
-    ) -> Iterator[tuple[IntArray, torch.Tensor | tuple[torch.Tensor, ...]]]:
-        """Yield batches of images, or of what the frozen lower part of the network gives for them."""
+    def _inputs(self, positions: IntArray, views: Sequence[str]) -> Iterator[tuple[IntArray, Inputs]]:
+        """Yield the positions of each batch, and this process's share of its images.
+
+        Or of what the frozen lower part of the network gives for them.
+        """
         size = self.recipe.batch_size
-        if self.kept is not None:
-            yield from self.kept.batches(positions, views, size, self.reader.batches)
-            return
-        for batch in self.reader.batches(positions, size, views):
-            yield batch.positions, batch.images
+        places, share = self._ranks.places(len(positions), size), self._ranks.count(size)
+        own, own_views = positions[places], [views[place] for place in places]
+        read = self.reader.batches
+        batches: Iterator[Inputs]
+        if self.kept is None:
+            batches = (batch.images for batch in read(own, share, own_views))
+        else:
+            batches = (maps for _, maps in self.kept.batches(own, own_views, share, read))
+        for start, inputs in zip(range(0, len(positions), size), batches, strict=True):
+            yield positions[start : start + size], inputs
 
     def _keep_lower(self) -> ActivationCache | None:
         if not self.recipe.keeps_lower or not self.network.freeze_below(self.optimisation.trained()):
@@ -301,7 +311,7 @@ class Training:
             self._progress(TrainingProgress(optimisation.step, optimisation.n_steps, number, loss, last))
 
     def _tell_record(self, epochs: Sequence[Epoch]) -> None:
-        if self._record is not None:
+        if self._record is not None and self._ranks.is_first:
             self._record(epochs)
 
     def _end_epoch(self, epoch: Epoch) -> None:
@@ -393,16 +403,16 @@ def network_values(
     network: TunedNetwork, reader: ImageReader, positions: IntArray, optimisation: Optimisation
 ) -> FloatArray:
     """Return a network's values (n, n_classes) for the plain images of samples."""
-    was_training = network.training
+    was_training, ranks, n = network.training, Ranks.here(), len(positions)
     network.eval()
     device = next(network.parameters()).device
-    found = []
+    found = [torch.empty((0, network.head.out_features), device=device)]
     with exact_arithmetic:
-        for batch in reader.batches(positions, optimisation.micro_batch):
+        for batch in reader.batches(positions[ranks.own], optimisation.micro_batch):
             with optimisation.autocast():
-                found.append(network(batch.images.to(device)).float().cpu().numpy())
+                found.append(network(batch.images.to(device)).float())
     network.train(was_training)
-    return np.concatenate(found).astype(np.float64)
+    return ranks.gather(torch.cat(found), n).cpu().numpy().astype(np.float64)
 
 
 def accuracy(values: FloatArray, codes: IntArray) -> tuple[float, float]:
