@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featx.finetuning.judging import Judging
+from featx.finetuning.labelled import LabelledImages
 from featx.finetuning.material import Gathering, Material, read_start
 from featx.finetuning.options import FinetuneOptions, FinetuneProgress, Keep, Notify, Progress, Start
 from featx.finetuning.pace import Pace, check_time
@@ -31,9 +32,8 @@ from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.vision.engine import EngineOptions
-from featx.vision.tuning.part import PartTask, PartTrainer, TunedPart
-from featx.vision.tuning.recipe import IMAGE_KINDS
-from featx.vision.tuning.training import Part
+from featx.vision.tuning.part import PartTrainer, TunedPart
+from featx.vision.tuning.recipe import describe_images
 
 __all__ = [
     "FinetuneJob",
@@ -47,8 +47,6 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.int64]
-_CHECKED = 64
-"""Samples whose values are compared before the first step, where there is no validation part."""
 
 
 def finetune(
@@ -138,7 +136,9 @@ def plan_finetune(
     material = Gathering(manifest, options, engine, keep, steps).gather(given, bundle)
     with steps("fit", "searches") as advance:
         frozen = fit_classes(material.data, options.fit, progress=advance)
-    judging = Judging(_study(material, options.fit), replace(frozen, weights=material.weights))
+    study = _study(material, options.fit)
+    images = LabelledImages(study, material.positions(study.data.keys))
+    judging = Judging(images, replace(frozen, weights=material.weights))
     parts = plan_parts(judging.study, validation=options.validation)
     if len(parts) > 2 and options.cv == 1:
         parts = [parts[0], parts[-1]]
@@ -148,7 +148,7 @@ def plan_finetune(
         options.recipe,
         engine,
         n_classes=len(judging.classes),
-        score=judging.score,
+        score=judging.images.score,
         folder=keep.folder,
         records=keep.records,
     )
@@ -226,15 +226,14 @@ class FinetuneJob:
         StoreWriteError
             There is not enough room for its checkpoints.
         """
-        tasks = [self._task(part) for part in self.parts]
+        tasks = [self.judging.images.task(part) for part in self.parts]
         if self.keep.folder is not None:
             self.keep.folder.mkdir(parents=True, exist_ok=True)
             self.trainer.check_space(tasks[-1], len(tasks))
         recipe = self.options.recipe
-        kinds = ", ".join(IMAGE_KINDS[recipe.images]) or "not at all"
         return [
             *self._note_start(),
-            f"in training, images vary as {recipe.images} do: {kinds} (--images says otherwise)",
+            f"{describe_images(recipe.images)} (--images says otherwise)",
             check_time(tasks, recipe, self.trainer, self.options.max_hours),
         ]
 
@@ -250,7 +249,7 @@ class FinetuneJob:
 
     def run(self, progress: Progress | None = None) -> FinetuneResult:
         """Train and judge every part, then train what is kept; what is raised is said at `finetune`."""
-        pace = Pace([self._task(part) for part in self.parts], self.options.recipe, progress)
+        pace = Pace([self.judging.images.task(part) for part in self.parts], self.options.recipe, progress)
         outcomes = [self._train(part, pace) for part in self.trials]
         history = [PartHistory.of(part, outcome) for part, outcome in zip(self.trials, outcomes, strict=True)]
         tuned_scores, frozen_scores, verdict = self.judging.judge(self.trials, outcomes)
@@ -284,7 +283,7 @@ class FinetuneJob:
         save_frozen(self.frozen, path, {"verdict": None, "holds": FROZEN}, "was stopped before it could be judged")
 
     def _train(self, part: TuningPart, pace: Pace) -> TunedPart:
-        task = self._task(part)
+        task = self.judging.images.task(part)
         pace.begin(task)
         outcome = self.trainer.train(task, resume=self.keep.resume, progress=lambda at: pace.advance(task, at))
         pace.end(task)
@@ -294,30 +293,9 @@ class FinetuneJob:
         """Return the tuned network as it is saved; None: no epoch was better than the start."""
         if outcome.tuned.best_epoch == 0:
             return None
-        spec, weights, coef, intercept = self.trainer.pack(self._task(part), outcome.tuned)
+        spec, weights, coef, intercept = self.trainer.pack(self.judging.images.task(part), outcome.tuned)
         layer = replace(part.start, coef=coef, intercept=intercept)
-        return TunedClassifier(layer, self.judging.calibration(part, outcome), spec, weights)
-
-    def _task(self, part: TuningPart) -> PartTask:
-        study = self.judging.study
-        check = part.validate if len(part.validate) else part.train[:_CHECKED]
-        return PartTask(
-            part.name,
-            self._samples(part.train),
-            self._samples(part.validate) if len(part.validate) else None,
-            self._positions(part.test),
-            part.start.coef,
-            part.start.intercept,
-            part.start.unit_length,
-            self._positions(check),
-            part.start.decisions(study.entries[0].plain[check].astype(np.float64)),
-        )
-
-    def _samples(self, rows: IntArray) -> Part:
-        return Part(self._positions(rows), self.judging.codes(rows))
-
-    def _positions(self, rows: IntArray) -> IntArray:
-        return self.material.positions(self.judging.study.data.keys[rows])
+        return TunedClassifier(layer, self.judging.images.calibration(part, outcome), spec, weights)
 
 
 _NOTHING_TUNED = (

@@ -17,7 +17,7 @@ from featx.learn.scores import Evaluation
 from featx.learn.tuning_parts import TuningPart
 from featx.spec import FeatureSpec
 from featx.vision.tuning.part import TunedPart
-from featx.vision.tuning.recipe import Recipe
+from featx.vision.tuning.recipe import Recipe, describe_images
 
 TUNED, FROZEN = "tuned", "frozen"
 """What is held."""
@@ -145,7 +145,7 @@ class FinetuneResult:
             "tuned": _scores(self.tuned_scores),
             "holds": self.holds,
             "history": [asdict(part) for part in self.history],
-            "recipe": self.recipe.to_dict(),
+            "recipe": {**self.recipe.to_dict(), "in_words": describe_images(self.recipe.images)},
             "warnings": self.notes,
             "seconds": self.seconds,
         }

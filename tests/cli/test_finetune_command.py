@@ -65,7 +65,7 @@ def test_it_says_what_it_will_do_then_the_verdict_and_what_it_rests_on(featx, pi
     assert ran.code == 0, ran.err
     before, after = flat(ran.err), flat(ran.out)
     assert "3 trainings of up to 1 epoch on cpu" in before  # two folds and the kept network
-    assert "images vary as photographs do: crop, flip, colour" in before
+    assert "training images are varied as photographs: windows of 70 to 100 %" in before
     for words in ("Verdict: no evidence", "tuned.featx holds the frozen classifier (ridge).", "balanced_accuracy",
                   "95 % interval", "what they estimate", "images/s", "tuned.featx.tuning", "--resume",
                   "next: featx predict tuned.featx"):  # fmt: skip

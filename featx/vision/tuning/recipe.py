@@ -161,7 +161,7 @@ class Recipe:
             ("--layer-decay", self.layer_decay, 0, 1),
             ("--unfreeze", self.unfreeze, 0, 1),
             ("--l2sp", self.l2sp, 0, math.inf),
-            ("--l2sp-head-strength", self.l2sp_head, 0, math.inf),
+            ("--l2sp-head", self.l2sp_head, 0, math.inf),
             ("--label-smoothing", self.label_smoothing, 0, 1),
             ("--mixup", self.mixup, 0, math.inf),
             ("--cutmix", self.cutmix, 0, math.inf),
