@@ -266,7 +266,7 @@ def test_rows_in_the_cache_are_not_computed_again_whatever_they_come_from(tmp_pa
     cached = ImageFeatures(**MINI, cache=tmp_path)
     assert close(cached.transform(pixels), features)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featx.estimators.iter_batches", lambda *_args: pytest.fail("computed again"))
+        patch.setattr("featx.image_input.iter_batches", lambda *_args: pytest.fail("computed again"))
         assert close(cached.transform(pixels[::-1].copy()), features[::-1])
         with pytest.raises(pytest.fail.Exception):
             cached.transform(paths)  # the bytes of a file are not those of an array

@@ -335,7 +335,7 @@ def test_how_long_it_will_take_and_how_images_vary_is_said_before(photos):
     said, seen = [], []
     run(photos, notify=said.append, progress=lambda at: seen.append(len(said)))
     assert "3 trainings of up to 2 epochs on cpu" in said[-1]
-    assert "crop, flip, colour" in said[-2]
+    assert "mirrored half of the time" in said[-2]
     assert set(seen) == {len(said)}
 
 
