@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
     from featx.extract import ExtractReport, UpdateOptions, extract
     from featx.fewshot import FewShotOptions, FewShotResult, fewshot
+    from featx.finetune import FinetuneOptions, FinetuneResult, finetune
     from featx.finetune_classifier import FineTuneClassifier
     from featx.fit import FitOptions, FitResult, fit
     from featx.learn.bundle import Bundle, load_bundle
@@ -78,6 +79,8 @@ __all__ = [
     "FewShotOptions",
     "FewShotResult",
     "FineTuneClassifier",
+    "FinetuneOptions",
+    "FinetuneResult",
     "FitOptions",
     "FitResult",
     "ImageDecodeError",
@@ -111,6 +114,7 @@ __all__ = [
     "export_features",
     "extract",
     "fewshot",
+    "finetune",
     "fit",
     "image_pipeline",
     "import_features",
@@ -138,6 +142,7 @@ _HOMES = {
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
     "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
     "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
+    "featx.finetune": ("FinetuneOptions", "FinetuneResult", "finetune"),
     "featx.finetune_classifier": ("FineTuneClassifier",),
     "featx.fit": ("FitOptions", "FitResult", "fit"),
     "featx.learn.bundle": ("Bundle", "load_bundle"),

@@ -49,7 +49,9 @@ def test_star_import_gives_the_public_names() -> None:
     assert set(featx.__all__) <= set(names)
 
 
-@pytest.mark.parametrize("name", ["audit", "extract", "fewshot", "fit", "lock", "predict", "race", "rank", "suggest"])
+@pytest.mark.parametrize(
+    "name", ["audit", "extract", "fewshot", "finetune", "fit", "lock", "predict", "race", "rank", "suggest"]
+)
 def test_a_stage_is_the_function_also_after_its_module_was_imported(name: str) -> None:
     code = (
         f"import featx, inspect, featx.{name}\n"

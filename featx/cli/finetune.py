@@ -12,7 +12,8 @@ from featx.cli.finetune_report import print_finetune
 from featx.cli.together import together
 
 if TYPE_CHECKING:
-    from featx.finetune import FinetuneProgress
+    from featx.finetune import FinetuneJob, FinetuneOptions, FinetuneProgress
+    from featx.vision.tuning.history import Recorder
     from featx.vision.tuning.ranks import Ranks
 
 _FOLDS = 5  # of the frozen classifier, where one alone is tuned
@@ -38,6 +39,8 @@ _RECIPE = (
     help="Of the frozen classifier; linear ones are where tuning begins.")  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=1), default=5, show_default=True,
     help="Folds on which tuned and frozen are compared; 1: on the first of five alone.")  # fmt: skip
+@click.option("--inner-cv", type=click.IntRange(min=2), default=5, show_default=True,
+    help="Folds in which the frozen head is chosen.")  # fmt: skip
 @click.option("--validation", type=click.FloatRange(0, 0.5), default=0.2, show_default=True, metavar="SHARE",
     help="Of each training part, for the choice of the best epoch.")  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
@@ -77,9 +80,12 @@ _RECIPE = (
     help="Decides how they are varied: scans and text are not mirrored, what has no up is turned.  "
     "[photographs]")  # fmt: skip
 @click.option("--patience", type=click.IntRange(min=0), help="Epochs without a better score, 0: all.  [5]")
+@click.option("--allow-missing", is_flag=True, help="Go on although some images cannot be read.")
 @click.option("--max-hours", type=click.FloatRange(min=0), help="Refuse what would take longer.")
 @click.option("--force", is_flag=True, help="Keep the tuned network whatever the comparison says.")
 @click.option("--resume", is_flag=True, help="Go on where the same command was interrupted.")
+@click.option("--curves", metavar="FILE.png", help="Draw loss and validation by epoch; also .svg (featx[report]).")
+@click.option("--tensorboard", metavar="FOLDER", help="Write TensorBoard's files meanwhile (featx[tensorboard]).")
 @click.option("--random-state", type=int, default=0, show_default=True)
 @click.option("--num-workers", type=click.IntRange(min=0), help="Processes that decode; default: one for each core.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -89,12 +95,16 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
     """Train the network itself on the images of SOURCE, and keep that only where it wins.
 
     Training begins with the head that is already solved on frozen features, is drawn back to where
-    it came from, and is compared with the frozen classifier on the same folds and groups.
+    it came from, and is compared with the frozen classifier on the same folds and groups. The
+    verdict says better, no evidence, or worse; TUNED.featx holds the frozen classifier unless it
+    is better.
 
     \b
     Example:
       featx finetune photos/ --from photos.featx -o tuned.featx
       featx finetune photos/ --features cache/photos.h5 -o tuned.featx --train last-block --epochs 10
+      featx finetune photos/ --backbone resnet18 --group-regex '(p\\d+)_' -o tuned.featx --cv 1
+      featx finetune photos/ --from photos.featx -o tuned.featx --resume
       torchrun --nproc-per-node 4 -m featx finetune photos/ -o tuned.featx     (on 4 GPUs)
     """
     with together() as ranks:
@@ -102,54 +112,93 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
 
 
 def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, values: dict[str, Any]) -> int:
-    from featx.finetune import FinetuneOptions, finetune
-    from featx.fit import FitOptions
+    from featx.finetune import Keep, Start, plan_finetune
     from featx.spec import FeatureRequest
     from featx.store.target import check_target
     from featx.vision.engine import EngineOptions
-    from featx.vision.tuning.recipe import find_recipe
+    from featx.vision.tuning.curves import check_curves, draw_curves
+    from featx.vision.tuning.history import LINES, read_history
 
     check_target(target, (".featx",), what="bundles")
-    recipe = find_recipe(values["recipe"], **{name: values[name] for name in _RECIPE if values[name] is not None})
-    chosen = FinetuneOptions(
-        recipe=recipe,
+    folder, curves = Path(f"{target}.tuning"), values["curves"] and Path(values["curves"])
+    if curves:
+        check_curves(curves)
+    try:
+        job = plan_finetune(
+            source,
+            Start(
+                bundle=values["start"],
+                features=values["features"],
+                request=FeatureRequest(backbone=values["backbone"], weights=values["weights"]),
+            ),
+            _read_options(values),
+            source_options=options.read_source_options(values),
+            engine=ranks.engine(EngineOptions(num_workers=values["num_workers"], device=values["device"])),
+            keep=Keep(folder, values["resume"], _records(values["tensorboard"] if ranks.is_first else None)),
+            steps=lambda step, unit: output.progress(step, unit, quiet=quiet),
+            notify=output.say,
+        )
+    except KeyboardInterrupt:
+        output.say("stopped before the training: nothing is saved")
+        raise
+    try:
+        with output.progress("finetune", "images", quiet=quiet) as advance:
+            result = job.run(lambda at: advance(at.images, at.n_images, _describe(at)))
+    except KeyboardInterrupt:
+        if ranks.is_first:
+            _keep_frozen(job, target)
+        raise
+    if not ranks.is_first:
+        return 0
+    result.save(target)
+    if curves:
+        draw_curves(read_history(folder / LINES), curves, score=result.frozen.options.scoring)
+    if as_json:
+        output.print_json({**result.to_dict(), "output": target})
+    else:
+        print_finetune(result, target, folder)
+    return 0
+
+
+def _records(folder: str | None) -> tuple[Recorder, ...]:
+    """Return who else is told of each epoch."""
+    from featx.vision.tuning.event_files import EventFiles
+
+    return () if folder is None else (EventFiles(Path(folder)),)
+
+
+def _read_options(values: dict[str, Any]) -> FinetuneOptions:
+    from featx.finetune import FinetuneOptions
+    from featx.fit import FitOptions
+    from featx.vision.tuning.recipe import find_recipe
+
+    return FinetuneOptions(
+        recipe=find_recipe(values["recipe"], **{name: values[name] for name in _RECIPE if values[name] is not None}),
         fit=FitOptions(
             heads=tuple(values["heads"]),
             cv=values["cv"] if values["cv"] > 1 else _FOLDS,
+            inner_cv=values["inner_cv"],
             split=values["split"],
             positive=values["positive"],
             class_weight=values["class_weight"],
+            allow_missing=values["allow_missing"],
             random_state=values["random_state"],
         ),
         **{name: values[name] for name in ("validation", "cv", "max_hours", "force")},
     )
-    folder = Path(f"{target}.tuning")
-    folder.mkdir(exist_ok=True)
-    try:
-        with output.progress("finetune", "steps", quiet=quiet) as advance:
-            result = finetune(
-                source,
-                start=values["start"],
-                features=values["features"],
-                request=FeatureRequest(backbone=values["backbone"], weights=values["weights"]),
-                options=chosen,
-                source_options=options.read_source_options(values),
-                engine=ranks.engine(EngineOptions(num_workers=values["num_workers"], device=values["device"])),
-                folder=folder,
-                resume=values["resume"],
-                progress=lambda at: advance(at.step, at.n_steps, _describe(at)),
-                notify=output.say,
-            )
-    except KeyboardInterrupt:
-        output.say("finished epochs are kept: the same command with --resume goes on")
-        raise
-    if ranks.is_first:
-        result.save(target)
-    if as_json:
-        output.print_json(result.to_dict())
-    else:
-        print_finetune(result, target, folder)
-    return 0
+
+
+def _keep_frozen(job: FinetuneJob, target: str) -> None:
+    """Leave a usable bundle behind: of what has been judged so far, that is the frozen classifier."""
+    go_on = "finished epochs are kept: the same command with --resume goes on"
+    if Path(target).exists():
+        output.say(f"stopped: {target} is left as it was; {go_on}")
+        return
+    job.save_frozen(target)
+    output.say(
+        f"stopped: {target} holds the frozen classifier, which is complete; whether tuning helps is not known yet. "
+        f"{go_on[0].upper()}{go_on[1:]}"
+    )
 
 
 def _describe(at: FinetuneProgress) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import LabelsError
 from featx.learn.choice import Choice
 from featx.learn.heads import order_of
 from featx.learn.linear_layer import LinearLayer
@@ -64,7 +65,8 @@ def plan_parts(study: Study, *, validation: float) -> list[TuningPart]:
     study : Study
         Of one file.
     validation : float
-        Share of each training part that is kept for the choice of epochs, 0 to below 1; at 0 none is.
+        Share of each training part that is kept for the choice of epochs, 0 to below 1; at 0 none is. More, where a
+        class has few groups.
 
     Raises
     ------
@@ -110,11 +112,11 @@ def _divide(study: Study, rows: IntArray, validation: float) -> tuple[IntArray, 
     fold = make_folds(
         study.data.y[rows],
         study.ids(rows),
-        n_splits=max(2, round(1 / validation)),
+        n_splits=_most_folds(study, rows, round(1 / validation)),
         random_state=study.options.random_state,
         group_names=study.groups.names,
         what="the validation part of a fine-tune",
-        option="--validation",
+        option="",
     )[0]
     return rows[fold.train], rows[fold.test]
 
@@ -123,13 +125,36 @@ def _job(study: Study, name: str, rows: IntArray) -> Job:
     folds = make_folds(
         study.data.y[rows],
         study.ids(rows),
-        n_splits=study.options.inner_cv,
+        n_splits=_most_folds(study, rows, study.options.inner_cv),
         random_state=study.options.random_state,
         group_names=study.groups.names,
         what=f"the start of fold {name}",
-        option="--inner-cv",
+        option="",
     )
     calibration = np.zeros(len(rows), dtype=np.int64)
     for fold in folds:
         calibration[fold.test] = fold.number
     return Job(name, [(rows[fold.train], rows[fold.test]) for fold in folds], rows, calibration, NOTHING)
+
+
+def _most_folds(study: Study, rows: IntArray, wanted: int) -> int:
+    """Return into how many folds, up to those that are wanted, the smallest class can be dealt.
+
+    A validation part leaves fewer groups than the outer folds were planned with: a share that is a little larger, or
+    one fold fewer, is better than no training.
+
+    Raises
+    ------
+    LabelsError
+        If it cannot be dealt into two.
+    """
+    y, ids = study.data.y[rows], study.ids(rows)
+    sizes = {str(name): len(np.unique((rows if ids is None else ids)[y == name])) for name in np.unique(y)}
+    least = min(sizes, key=lambda name: sizes[name])
+    if sizes[least] < 2:
+        unit = "samples" if ids is None else "groups"
+        raise LabelsError(
+            f"too few {unit} of class {least!r} to tune on: once a part is kept for the choice of epochs, some "
+            f"training part has {sizes[least]} of them. Take --validation 0, or give each class more {unit}"
+        )
+    return min(wanted, sizes[least])

@@ -42,13 +42,15 @@ class Checkpoint:
         """SHA-256 of the identity."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
-    def check_space(self, n_bytes: int) -> None:
+    def check_space(self, n_bytes: int, *, besides: int = 0) -> None:
         """Raise before a training begins that could not be kept.
 
         Parameters
         ----------
         n_bytes : int
             Of one state; while it is replaced there are two.
+        besides : int
+            What else will be kept in the folder.
 
         Raises
         ------
@@ -56,7 +58,7 @@ class Checkpoint:
         """
         folder = self.path.parent
         free = shutil.disk_usage(folder).free
-        needed = 2 * n_bytes + _SPARE
+        needed = 2 * n_bytes + besides + _SPARE
         if free < needed:
             raise StoreWriteError(
                 f"{folder} has {free / 2**20:,.0f} MiB left, and checkpoints of this training need "

@@ -71,6 +71,10 @@ class ImageReader:
         if self._pool is not None:
             self._pool.close()
 
+    def keys(self, positions: Sequence[int] | IntArray) -> list[str]:
+        """Return what samples are called."""
+        return [self._manifest.keys[int(position)] for position in positions]
+
     def batches(
         self, positions: Sequence[int] | IntArray, batch_size: int, views: Sequence[str] | None = None
     ) -> Iterator[Batch]:

@@ -31,7 +31,7 @@ from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import Epoch, Part, Progress, Score, Training, Tuned
+from featx.vision.tuning.training import STATES, Epoch, Part, Progress, Score, Training, Tuned
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -139,6 +139,13 @@ class PartTrainer:
         self._backbone, self._manifest, self._recipe, self._engine = backbone, manifest, recipe, engine
         self._n_classes, self._score, self._folder = n_classes, score, folder
         self.device = choose_device(engine.device)
+
+    def check_space(self, task: PartTask, n_parts: int) -> None:
+        """Raise StoreWriteError where the folder has too little room for the checkpoints of so many parts."""
+        checkpoint = self._checkpoint(task)
+        if checkpoint is not None:
+            state = sum(tensor.nbytes for tensor in self._network(task).state_dict().values())
+            checkpoint.check_space(STATES * state, besides=n_parts * state)
 
     def seconds_per_step(self, task: PartTask) -> float:
         """Measure a few steps on a copy: decoding, forward and backward pass; of several processes the slowest."""

@@ -28,8 +28,11 @@ Score = Callable[[FloatArray, IntArray], tuple[float, float]]
 """Values (n, n_classes) and codes (n,) of validation samples to two scores; the second decides where the first ties."""
 State = dict[str, torch.Tensor]
 
+_MOST_NAMED = 8  # samples in a message
 _KEPT_SHARE = 0.25
 """Of the memory that is free when a training begins, for what frozen layers give."""
+STATES = 4
+"""Times the size of the network that a checkpoint has at most: it, its best epoch, two moments of each weight."""
 BLENDS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the way from the start to the tuned weights that are tried (WiSE-FT, Wortsman et al. 2022,
 https://arxiv.org/abs/2109.01903)."""
@@ -110,15 +113,24 @@ class LossError(InputError):
     Attributes
     ----------
     epoch, step : int
-    positions : list of int
+    keys : list of str
         The samples of the batch.
+    checkpoint : str
+        The file that holds the training as it was after the last good epoch; ``""``: there is none.
     """
 
-    def __init__(self, message: str, *, epoch: int, step: int, positions: Sequence[int]) -> None:
+    def __init__(self, *, epoch: int, step: int, keys: Sequence[str], checkpoint: str) -> None:
         self.epoch = epoch
         self.step = step
-        self.positions = list(positions)
-        super().__init__(message)
+        self.keys = list(keys)
+        self.checkpoint = checkpoint
+        more = f" and {len(self.keys) - _MOST_NAMED} more" if len(self.keys) > _MOST_NAMED else ""
+        listed = ", ".join(map(repr, self.keys[:_MOST_NAMED])) + more
+        kept = f"; the training as it was after epoch {epoch - 1} is in {checkpoint}" if checkpoint else ""
+        super().__init__(
+            f"the loss is not finite in step {step} (epoch {epoch}), on the images {listed}: look at these, or take a "
+            f"smaller --lr{kept}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +224,7 @@ class Training:
         DeviceMemoryError, StoreWriteError
         """
         if self._checkpoint is not None:
-            self._checkpoint.check_space(4 * sum(tensor.nbytes for tensor in self._start.values()))
+            self._checkpoint.check_space(STATES * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
             if state is not None and "done" in state:
                 tuned = _tuned_of(state["done"])
@@ -284,12 +296,12 @@ class Training:
         return ActivationCache(lower, limit=int(_KEPT_SHARE * available_memory()))
 
     def _not_finite(self, number: int, positions: IntArray) -> LossError:
-        step = self.optimisation.step
+        is_kept = number > 1  # a file of before that may be an earlier run's
         return LossError(
-            f"the loss is not finite in step {step} (epoch {number}): take a smaller --lr, or look at these images",
             epoch=number,
-            step=step,
-            positions=positions.tolist(),
+            step=self.optimisation.step,
+            keys=self.reader.keys(positions),
+            checkpoint=str(self._checkpoint.path) if self._checkpoint is not None and is_kept else "",
         )
 
     def _tell(self, number: int, loss: float) -> None:

@@ -368,14 +368,33 @@ def test_a_disk_that_is_too_small_is_noticed_before(tmp_path):
         Checkpoint(tmp_path / "x.pt", {}).check_space(2**60)
 
 
-def test_a_loss_that_is_not_finite_ends_with_the_samples(backbone, reader, part):
+def test_a_loss_that_is_not_finite_ends_with_the_names_of_the_samples(manifest, backbone, reader, part):
     with torch.no_grad():
         next(iter(backbone.network.parameters())).fill_(float("nan"))
     with pytest.raises(LossError) as caught:
         train(backbone, reader, part)
-    assert caught.value.step == 1
-    assert len(caught.value.positions) == 4
-    assert set(caught.value.positions) <= set(range(N))
+    assert (caught.value.epoch, caught.value.step, caught.value.checkpoint) == (1, 1, "")
+    expected = [manifest.keys[i] for i in epoch_order(N, 0, 1)[:4]]
+    assert caught.value.keys == expected
+    assert all(repr(key) in str(caught.value) for key in expected)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_epoch_behind(tmp_path, backbone, reader, part):
+    network = tuned_network(backbone)
+    checkpoint = Checkpoint(tmp_path / "x.pt", {})
+
+    def spoil(progress):
+        if progress.epoch == 2:
+            with torch.no_grad():
+                network.head.weight.fill_(float("inf"))
+
+    with pytest.raises(LossError, match="after epoch 1") as caught:
+        Training(network, reader, part, QUICK, n_classes=C, checkpoint=checkpoint, progress=spoil).run()
+    assert caught.value.checkpoint == str(checkpoint.path)
+    assert caught.value.epoch == 2
+    kept = checkpoint.load()
+    assert len(kept["history"]) == 2
+    assert all(tensor.isfinite().all() for tensor in kept["network"].values() if tensor.is_floating_point())
 
 
 def test_the_start_is_kept_where_nothing_is_better(backbone, reader, part):

@@ -1,0 +1,118 @@
+"""What tuned networks and the frozen head say of the same samples, and the gate between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featx.fit import FitResult
+from featx.learn.calibration import Calibration, Scored, choose_calibration
+from featx.learn.gate import Verdict
+from featx.learn.metrics import scoring_value
+from featx.learn.scores import Evaluation, FoldPredictions, evaluate_fixed, evaluate_folds
+from featx.learn.splits import Fold
+from featx.learn.study import Study
+from featx.learn.training import softmax
+from featx.learn.tuning_parts import FINAL, TuningPart
+from featx.vision.tuning.part import TunedPart
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Called = tuple[NDArray[Any], FloatArray]
+"""Classes (n,) and probabilities (n, n_classes) of samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """Judges tuned networks beside the frozen head.
+
+    Attributes
+    ----------
+    study : Study
+    frozen : FitResult
+        Of the same study.
+    """
+
+    study: Study
+    frozen: FitResult
+
+    @property
+    def classes(self) -> list[str]:
+        """In the order of the networks' values."""
+        return self.study.classes(self.study.plan.train)
+
+    def codes(self, rows: IntArray) -> IntArray:
+        """Return the places of samples' labels among the classes."""
+        return np.searchsorted(self.classes, self.study.data.y[rows])
+
+    def score(self, values: FloatArray, codes: IntArray) -> tuple[float, float]:
+        """Score validation values as heads are scored; ties go to the smaller log loss."""
+        classes = np.asarray(self.classes)
+        y, predicted, probabilities = classes[codes], classes[values.argmax(axis=1)], softmax(values)
+        first, second = (
+            scoring_value(name, y, predicted, probabilities, self.classes)
+            for name in (self.study.options.scoring, "neg_log_loss")
+        )
+        return -np.inf if first is None else first, -np.inf if second is None else second
+
+    def calibration(self, part: TuningPart, outcome: TunedPart) -> Calibration:
+        """Choose on the validation part what makes probabilities come true; with none, they stay as they are."""
+        if not len(part.validate):
+            return Calibration("none")
+        codes, ids = self.codes(part.validate), self.study.ids(part.validate)
+        units = np.arange(len(codes)) if ids is None else ids
+        scored = Scored(softmax(outcome.validate)[:, None], codes, np.zeros(len(codes), dtype=np.int64), units)
+        return choose_calibration(scored, "auto")
+
+    def judge(
+        self, parts: Sequence[TuningPart], outcomes: Sequence[TunedPart]
+    ) -> tuple[Evaluation, Evaluation, Verdict]:
+        """Return the scores of the tuned networks, those of the frozen head on the same samples, and the verdict."""
+        plan, study = self.study.plan, self.study
+        is_fixed = plan.scheme != "nested-cv"
+        rows = plan.report if is_fixed else np.sort(np.concatenate([part.test for part in parts]))
+        y, groups = study.data.y[rows], study.ids(rows)
+        tuned, frozen = [], []
+        for number, (part, outcome) in enumerate(zip(parts, outcomes, strict=True)):
+            test = np.searchsorted(rows, part.test)
+            fold = Fold(0, number, np.setdiff1d(np.arange(len(rows)), test), test, part.name)
+            tuned.append(FoldPredictions(fold, *self._called(part, outcome)))
+            frozen.append(FoldPredictions(fold, *self._called_frozen(part)))
+        verdict = Verdict.of(
+            y, tuned, frozen, self.classes, groups=groups, is_fixed=is_fixed, random_state=study.options.random_state
+        )
+        if verdict.is_single:
+            return self._evaluate_one(parts[0], tuned[0]), self._evaluate_one(parts[0], frozen[0]), verdict
+        evaluate = partial(evaluate_folds, classes=self.classes, groups=groups, positive=study.options.positive)
+        return evaluate(y, tuned), evaluate(y, frozen), verdict
+
+    def _evaluate_one(self, part: TuningPart, said: FoldPredictions) -> Evaluation:
+        y = self.study.data.y
+        return evaluate_fixed(
+            y[part.test],
+            said.predicted,
+            said.probabilities,
+            self.classes,
+            groups=self.study.ids(part.test),
+            y_train=y[np.union1d(part.train, part.validate)],
+            positive=self.study.options.positive,
+        )
+
+    def _called(self, part: TuningPart, outcome: TunedPart) -> Called:
+        """Return what is said of the test part: by the frozen head, where no epoch was better than the start."""
+        if outcome.tuned.best_epoch == 0:
+            return self._called_frozen(part)
+        probabilities = self.calibration(part, outcome).apply(softmax(outcome.test))
+        return np.asarray(self.classes)[outcome.test.argmax(axis=1)], probabilities
+
+    def _called_frozen(self, part: TuningPart) -> Called:
+        """Return what the frozen head of the same training part says of the test part."""
+        fold = part.name if part.name != FINAL else ("val" if self.study.plan.scheme == "val" else "test")
+        said = {row.key: row for row in self.frozen.out_of_fold if row.fold == fold}
+        rows = [said[key] for key in self.study.data.keys[part.test]]
+        return np.array([row.predicted for row in rows]), np.array([row.probabilities for row in rows])
