@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from featx.finetuning.judging import Judging
 from featx.finetuning.material import Gathering, Material, read_start
 from featx.finetuning.options import FinetuneOptions, FinetuneProgress, Keep, Notify, Progress, Start
@@ -31,9 +28,8 @@ from featx.manifest import source as sources
 from featx.manifest.record import Manifest
 from featx.manifest.source import SourceOptions
 from featx.vision.engine import EngineOptions
-from featx.vision.tuning.part import PartTask, PartTrainer, TunedPart
+from featx.vision.tuning.part import PartTrainer, TunedPart
 from featx.vision.tuning.recipe import IMAGE_KINDS
-from featx.vision.tuning.training import Part
 
 __all__ = [
     "FinetuneJob",
@@ -45,10 +41,6 @@ __all__ = [
     "finetune",
     "plan_finetune",
 ]
-
-IntArray = NDArray[np.int64]
-_CHECKED = 64
-"""Samples whose values are compared before the first step, where there is no validation part."""
 
 
 def finetune(
@@ -138,7 +130,8 @@ def plan_finetune(
     material = Gathering(manifest, options, engine, keep, steps).gather(given, bundle)
     with steps("fit", "searches") as advance:
         frozen = fit_classes(material.data, options.fit, progress=advance)
-    judging = Judging(_study(material, options.fit), replace(frozen, weights=material.weights))
+    study = _study(material, options.fit)
+    judging = Judging(study, material.positions(study.data.keys), replace(frozen, weights=material.weights))
     parts = plan_parts(judging.study, validation=options.validation)
     if len(parts) > 2 and options.cv == 1:
         parts = [parts[0], parts[-1]]
@@ -226,7 +219,7 @@ class FinetuneJob:
         StoreWriteError
             There is not enough room for its checkpoints.
         """
-        tasks = [self._task(part) for part in self.parts]
+        tasks = [self.judging.task(part) for part in self.parts]
         if self.keep.folder is not None:
             self.keep.folder.mkdir(parents=True, exist_ok=True)
             self.trainer.check_space(tasks[-1], len(tasks))
@@ -250,7 +243,7 @@ class FinetuneJob:
 
     def run(self, progress: Progress | None = None) -> FinetuneResult:
         """Train and judge every part, then train what is kept; what is raised is said at `finetune`."""
-        pace = Pace([self._task(part) for part in self.parts], self.options.recipe, progress)
+        pace = Pace([self.judging.task(part) for part in self.parts], self.options.recipe, progress)
         outcomes = [self._train(part, pace) for part in self.trials]
         history = [PartHistory.of(part, outcome) for part, outcome in zip(self.trials, outcomes, strict=True)]
         tuned_scores, frozen_scores, verdict = self.judging.judge(self.trials, outcomes)
@@ -284,7 +277,7 @@ class FinetuneJob:
         save_frozen(self.frozen, path, {"verdict": None, "holds": FROZEN}, "was stopped before it could be judged")
 
     def _train(self, part: TuningPart, pace: Pace) -> TunedPart:
-        task = self._task(part)
+        task = self.judging.task(part)
         pace.begin(task)
         outcome = self.trainer.train(task, resume=self.keep.resume, progress=lambda at: pace.advance(task, at))
         pace.end(task)
@@ -294,30 +287,9 @@ class FinetuneJob:
         """Return the tuned network as it is saved; None: no epoch was better than the start."""
         if outcome.tuned.best_epoch == 0:
             return None
-        spec, weights, coef, intercept = self.trainer.pack(self._task(part), outcome.tuned)
+        spec, weights, coef, intercept = self.trainer.pack(self.judging.task(part), outcome.tuned)
         layer = replace(part.start, coef=coef, intercept=intercept)
         return TunedClassifier(layer, self.judging.calibration(part, outcome), spec, weights)
-
-    def _task(self, part: TuningPart) -> PartTask:
-        study = self.judging.study
-        check = part.validate if len(part.validate) else part.train[:_CHECKED]
-        return PartTask(
-            part.name,
-            self._samples(part.train),
-            self._samples(part.validate) if len(part.validate) else None,
-            self._positions(part.test),
-            part.start.coef,
-            part.start.intercept,
-            part.start.unit_length,
-            self._positions(check),
-            part.start.decisions(study.entries[0].plain[check].astype(np.float64)),
-        )
-
-    def _samples(self, rows: IntArray) -> Part:
-        return Part(self._positions(rows), self.judging.codes(rows))
-
-    def _positions(self, rows: IntArray) -> IntArray:
-        return self.material.positions(self.judging.study.data.keys[rows])
 
 
 _NOTHING_TUNED = (

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.finetuning.labelled import LabelledImages
 from featx.fit import FitResult
-from featx.learn.calibration import Calibration, Scored, choose_calibration
 from featx.learn.gate import Verdict
-from featx.learn.metrics import scoring_value
 from featx.learn.scores import Evaluation, FoldPredictions, evaluate_fixed, evaluate_folds
 from featx.learn.splits import Fold
-from featx.learn.study import Study
 from featx.learn.training import softmax
 from featx.learn.tuning_parts import FINAL, TuningPart
 from featx.vision.tuning.part import TunedPart
@@ -28,46 +26,18 @@ Called = tuple[NDArray[Any], FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
-class Judging:
+class Judging(LabelledImages):
     """Judges tuned networks beside the frozen head.
 
     Attributes
     ----------
-    study : Study
+    study, positions
+        See `LabelledImages`.
     frozen : FitResult
         Of the same study.
     """
 
-    study: Study
     frozen: FitResult
-
-    @property
-    def classes(self) -> list[str]:
-        """In the order of the networks' values."""
-        return self.study.classes(self.study.plan.train)
-
-    def codes(self, rows: IntArray) -> IntArray:
-        """Return the places of samples' labels among the classes."""
-        return np.searchsorted(self.classes, self.study.data.y[rows])
-
-    def score(self, values: FloatArray, codes: IntArray) -> tuple[float, float]:
-        """Score validation values as heads are scored; ties go to the smaller log loss."""
-        classes = np.asarray(self.classes)
-        y, predicted, probabilities = classes[codes], classes[values.argmax(axis=1)], softmax(values)
-        first, second = (
-            scoring_value(name, y, predicted, probabilities, self.classes)
-            for name in (self.study.options.scoring, "neg_log_loss")
-        )
-        return -np.inf if first is None else first, -np.inf if second is None else second
-
-    def calibration(self, part: TuningPart, outcome: TunedPart) -> Calibration:
-        """Choose on the validation part what makes probabilities come true; with none, they stay as they are."""
-        if not len(part.validate):
-            return Calibration("none")
-        codes, ids = self.codes(part.validate), self.study.ids(part.validate)
-        units = np.arange(len(codes)) if ids is None else ids
-        scored = Scored(softmax(outcome.validate)[:, None], codes, np.zeros(len(codes), dtype=np.int64), units)
-        return choose_calibration(scored, "auto")
 
     def judge(
         self, parts: Sequence[TuningPart], outcomes: Sequence[TunedPart]

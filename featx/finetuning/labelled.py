@@ -74,10 +74,10 @@ class LabelledImages:
         return -np.inf if first is None else first, -np.inf if second is None else second
 
     def calibration(self, part: TuningPart, outcome: TunedPart) -> Calibration:
-        """Fit a temperature on the validation part; with none, probabilities stay as they are."""
+        """Choose on the validation part what makes probabilities come true; with none, they stay as they are."""
         if not len(part.validate):
             return Calibration("none")
         codes, ids = self.codes(part.validate), self.study.ids(part.validate)
         units = np.arange(len(codes)) if ids is None else ids
         scored = Scored(softmax(outcome.validate)[:, None], codes, np.zeros(len(codes), dtype=np.int64), units)
-        return choose_calibration(scored, "temperature")
+        return choose_calibration(scored, "auto")
