@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from featx.finetuning.judging import Judging
 from featx.finetuning.labelled import LabelledImages
 from featx.finetuning.material import Gathering, Material, read_start
@@ -45,8 +42,6 @@ __all__ = [
     "finetune",
     "plan_finetune",
 ]
-
-IntArray = NDArray[np.int64]
 
 
 def finetune(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,46 +112,11 @@ def _module(item: fx.Node, network: nn.Module) -> nn.Module | None:
     return network.get_submodule(str(item.target))
 
 
-def fold_batch_norms(graphed: fx.GraphModule) -> fx.GraphModule:
-    """Return the graph with each batch norm folded into the convolution before it, where nothing else reads between.
+def folded_convolution(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return a convolution with a batch norm folded into it, without gradients.
 
     ``w' = w * gamma / sqrt(var + eps)`` and ``b' = (b - mean) * gamma / sqrt(var + eps) + beta``, computed in float64.
     """
-    graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
-    folded: dict[str, nn.Module] = {}
-    for item in list(graph.nodes):
-        before = item.args[0] if item.op == "call_module" and item.args else None
-        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
-            continue
-        convolution, norm = (modules.get(str(part.target)) for part in (before, item))
-        if convolution is not None and norm is not None and _can_fold(convolution, norm):
-            replace_module(before, _fold(convolution, norm), folded, "folded")
-            item.replace_all_uses_with(before)
-            graph.erase_node(item)
-    return module_of(graph, graphed, folded)
-
-
-def replace_module(item: fx.Node, module: nn.Module, others: dict[str, nn.Module], kind: str) -> None:
-    """Let an item of a graph call another module, noted in `others` for `module_of`; `module_name` stays the same."""
-    item.meta[_NAME] = module_name(item)
-    item.target = f"{kind}_{len(others)}"
-    others[item.target] = module
-
-
-def module_name(item: fx.Node) -> str:
-    """Return the name in the network of the module that an item of a graph calls."""
-    return str(item.meta.get(_NAME, item.target))
-
-
-def _can_fold(convolution: nn.Module, norm: nn.Module) -> bool:
-    if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d:
-        return False
-    return not convolution.training and not norm.training and norm.running_var is not None
-
-
-def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     dtype = convolution.weight.dtype
@@ -170,6 +135,50 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
     folded.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     folded.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     return folded
+
+
+def fold_batch_norms(
+    graphed: fx.GraphModule, fold: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module] = folded_convolution
+) -> fx.GraphModule:
+    """Return the graph with each batch norm folded into the convolution before it, where nothing else reads between.
+
+    Parameters
+    ----------
+    graphed : fx.GraphModule
+        In eval mode; left as it is.
+    fold : callable
+        Makes one module of the two.
+    """
+    graph, modules = copy.deepcopy(graphed.graph), dict(graphed.named_modules())
+    folded: dict[str, nn.Module] = {}
+    for item in list(graph.nodes):
+        before = item.args[0] if item.op == "call_module" and item.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        convolution, norm = (modules.get(str(part.target)) for part in (before, item))
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _can_fold(convolution, norm):
+            replace_module(before, fold(convolution, norm), folded, "folded")
+            item.replace_all_uses_with(before)
+            graph.erase_node(item)
+    return module_of(graph, graphed, folded)
+
+
+def replace_module(item: fx.Node, module: nn.Module, others: dict[str, nn.Module], kind: str) -> None:
+    """Let an item of a graph call another module, noted in `others` for `module_of`; `module_name` stays the same."""
+    item.meta[_NAME] = module_name(item)
+    item.target = f"{kind}_{len(others)}"
+    others[item.target] = module
+
+
+def module_name(item: fx.Node) -> str:
+    """Return the name in the network of the module that an item of a graph calls."""
+    return str(item.meta.get(_NAME, item.target))
+
+
+def _can_fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    if type(convolution) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d:
+        return False
+    return not convolution.training and not norm.training and norm.running_var is not None
 
 
 def module_of(graph: fx.Graph, network: nn.Module, others: Mapping[str, nn.Module]) -> fx.GraphModule:

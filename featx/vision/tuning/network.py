@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from featx.vision.backbones import Backbone
 from featx.vision.graph import cut_graph
 from featx.vision.nodes import Place, read_features
+from featx.vision.tuning.frozen_norms import join_norms
 from featx.vision.tuning.lower import Halves, cut_below
 
 HEAD = "head"
@@ -59,7 +60,8 @@ class TunedNetwork(nn.Module):
             self.head.bias.copy_(torch.from_numpy(np.array(intercept, dtype=np.float32)))
         self._place = Place(backbone.node, backbone.spec.pooling)
         graph = cut_graph(self.network, [self._place], with_scores=False)
-        self._graph = (graph,)  # in a tuple: its modules are the network's, and are not to be counted twice
+        joined = None if graph is None else join_norms(graph)
+        self._graph = (joined,)  # in a tuple: its modules are the network's, and are not to be counted twice
         self._halves: tuple[Halves, ...] = ()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:

@@ -249,7 +249,7 @@ class Optimisation:
         self._ranks.add_up(parameter for parameter in self._trained() if parameter.requires_grad)
         trained = [parameter for parameter in self._trained() if parameter.grad is not None]
         self._scaler.unscale_(self._optimiser)
-        norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or float("inf")))
+        norm = _clip(trained, recipe.clip)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         if self._scaler.is_enabled() and not np.isfinite(norm):
@@ -325,6 +325,15 @@ def check_dtype(dtype: str, device: str) -> None:
 def _drawn(parameters: list[nn.Parameter], everything: bool) -> list[nn.Parameter]:
     """Return the weights among parameters; biases and norms are vectors."""
     return [parameter for parameter in parameters if everything or parameter.ndim > 1]
+
+
+def _clip(parameters: list[torch.Tensor], largest: float) -> float:
+    """Shorten a gradient to a norm, 0: any; return what its norm was. One that is short enough is not touched."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if largest and not norm <= largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return float(norm)
 
 
 def _make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
