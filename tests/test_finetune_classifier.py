@@ -19,6 +19,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_validate
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from tuning_samples import SMALL, write_networks
 
 from featx import FineTuneClassifier, ImageFeatures
 from featx.errors import ImageDecodeError, LabelsError, UnknownNameError, UsageError
@@ -28,8 +29,8 @@ from featx.learn.tuning_parts import plan_final
 ROOT = str(Path(__file__).parents[1])
 N = 20
 TINY = {
-    "backbone": "featx-mini", "device": "cpu", "num_workers": 0, "batch_size": 8, "epochs": 1, "lr": 1e-3,
-    "images": "none", "validation": 0.0,
+    "backbone": SMALL, "weights": "random:0", "device": "cpu", "num_workers": 0,
+    "batch_size": 8, "epochs": 1, "lr": 1e-3, "images": "none", "validation": 0.0,
 }  # fmt: skip
 START = {**TINY, "epochs": 0}
 """Nothing but the solved head: quick."""
@@ -41,6 +42,16 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks(tmp_path_factory):
+    """A folder with the user's own network, from which it can be imported."""
+    folder = tmp_path_factory.mktemp("networks")
+    write_networks(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -138,17 +149,18 @@ def test_classes_that_are_numbers_are_called_as_numbers(pixels, labels):
     np.testing.assert_allclose(model.predict_proba(pixels), named.predict_proba(pixels)[:, ::-1], atol=1e-5)
 
 
-def test_a_pickle_holds_the_weights_once_and_works_in_another_process(fitted, pixels, tmp_path):
+def test_a_pickle_holds_the_weights_once_and_works_in_another_process(fitted, pixels, networks, tmp_path):
     fitted.predict(pixels[:2])
     content = pickle.dumps(fitted)
-    assert len(content) < len(fitted.weights_) + 60_000  # the head, names, history
+    assert len(content) < len(fitted.weights_) + 10_000  # the head, names, history
     (tmp_path / "model.pkl").write_bytes(content)
     np.save(tmp_path / "pixels.npy", pixels[:4])
     script = (
         "import pickle, numpy as np, torch; torch.set_num_threads(1);"
         "model = pickle.load(open('model.pkl', 'rb')); np.save('out.npy', model.predict_proba(np.load('pixels.npy')))"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": ROOT})
+    found = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{networks}"}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=found)
     assert np.array_equal(np.load(tmp_path / "out.npy"), fitted.predict_proba(pixels[:4]))
 
 
@@ -158,14 +170,19 @@ def test_a_pickle_holds_the_weights_once_and_works_in_another_process(fitted, pi
 def test_where_no_epoch_is_better_it_is_the_frozen_network_with_its_head(pixels, labels):
     model = FineTuneClassifier(**{**TINY, "lr": 0.0, "validation": 0.25}).fit(pixels, labels)
     assert model.best_epoch_ == 0
-    rows = ImageFeatures("featx-mini", device="cpu", num_workers=0).transform(pixels)
+    rows = ImageFeatures(SMALL, "random:0", device="cpu", num_workers=0).transform(pixels)
     np.testing.assert_allclose(model.predict_proba(pixels), model.head_.predict_proba(rows), atol=1e-5)
 
 
-def test_the_start_is_a_logistic_regression_that_scikit_learn_finds_as_well(pixels, labels):
+@pytest.mark.parametrize(("backbone", "weights"), [(SMALL, "random:0"), ("featx-mini", "DEFAULT")])
+def test_the_start_is_a_logistic_regression_that_scikit_learn_finds_as_well(pixels, labels, backbone, weights):
     """Of all values of C and all scalings that are tried, one gives the same probabilities."""
-    rows = ImageFeatures("featx-mini", device="cpu", num_workers=0).transform(pixels).astype(float)
-    found = FineTuneClassifier(**START).fit(pixels, labels).predict_proba(pixels)
+    rows = ImageFeatures(backbone, weights, device="cpu", num_workers=0).transform(pixels).astype(float)
+    found = (
+        FineTuneClassifier(**{**START, "backbone": backbone, "weights": weights})
+        .fit(pixels, labels)
+        .predict_proba(pixels)
+    )
     differences = [
         np.abs(LogisticRegression(C=C, tol=1e-8, max_iter=10_000).fit(X, labels).predict_proba(X) - found).max()
         for C in np.geomspace(1e-6, 1e3, 10)
