@@ -36,15 +36,18 @@ class Choice:
     place: int = 0
     by_fold: tuple[float | None, ...] = field(default=(), compare=False, repr=False)
 
+    _find_head = staticmethod(find_head)
+    _order_of = staticmethod(order_of)
+
     @property
     def parameter(self) -> str:
         """What was chosen of the head: ``"C"``; ``""`` where there is nothing to choose."""
-        return find_head(self.head).parameter.name
+        return self._find_head(self.head).parameter.name
 
     @property
     def order(self) -> int:
         """The head's place in the order in which ties are broken."""
-        return order_of(self.head)
+        return self._order_of(self.head)
 
     @property
     def rank(self) -> tuple[float, int, int, int]:

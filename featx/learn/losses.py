@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-Array = Any
+from featx.learn.namespaces import Array
 
 _SAFE = 300.0
 """Scores whose exponentials, and sums of them, neither overflow nor vanish."""

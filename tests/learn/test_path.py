@@ -83,7 +83,7 @@ def reference(X, codes, C, loss, weights):
 def test_every_fit_is_scikit_learns_optimum(n, d, n_classes, kind, loss, seed, rough_from):
     X, codes = problem(n, d, n_classes, kind, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featx.learn.path._ROUGH_FROM", rough_from)  # 0: directions in float32
+        patch.setattr("featx.learn.newton._ROUGH_FROM", rough_from)  # 0: directions in float32
         found = fit_path(X, codes, GRID, np.ones((1, len(X))), loss=loss, tol=TIGHT)
     assert found.converged.all()
     for place, C in enumerate(GRID):
@@ -155,7 +155,7 @@ def test_many_fits_in_several_goes_are_the_same(monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_torch_gives_what_numpy_gives(loss, rough_from, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr("featx.learn.path._ROUGH_FROM", rough_from)
+    monkeypatch.setattr("featx.learn.newton._ROUGH_FROM", rough_from)
     X, codes = problem(60, 25, 3)
     weights = np.stack([np.ones(60), np.r_[np.zeros(20), np.ones(40)]])
     ours = fit_path(X, codes, GRID, weights, loss=loss, tol=TIGHT)

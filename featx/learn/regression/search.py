@@ -29,15 +29,8 @@ IntArray = NDArray[np.int64]
 class NumberChoice(Choice):
     """A choice among the heads of a regression."""
 
-    @property
-    def parameter(self) -> str:
-        """What was chosen of the head; ``""`` where there is nothing to choose."""
-        return find_head(self.head).parameter.name
-
-    @property
-    def order(self) -> int:
-        """The head's place in the order in which ties are broken."""
-        return order_of(self.head)
+    _find_head = staticmethod(find_head)  # type: ignore[assignment]
+    _order_of = staticmethod(order_of)
 
     @property
     def rank(self) -> tuple[float, int, int, int]:
