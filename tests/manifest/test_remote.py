@@ -285,3 +285,14 @@ def test_a_table_from_elsewhere_names_no_file_of_this_machine(tmp_path):
     fsspec.filesystem("memory").pipe(url, f"path\nfile://{tmp_path}/1.jpg\n".encode())
     with pytest.raises(ManifestError, match="names a file of this machine"):
         read_source(url)
+
+
+def test_what_a_file_system_cannot_do_is_an_os_error():
+    class Deaf(fsspec.AbstractFileSystem):
+        """fsspec's own answers where a file system defines nothing."""
+
+    fsspec.register_implementation("deaf", Deaf, clobber=True)
+    with pytest.raises(OSError, match="NotImplementedError"):
+        remote.list_files("deaf://a")
+    with pytest.raises(OSError, match="NotImplementedError"):
+        remote.read("deaf://a")

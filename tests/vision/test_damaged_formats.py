@@ -13,6 +13,7 @@ from PIL import Image
 from featx.errors import ImageDecodeError
 from featx.manifest.frames import count_frames
 from featx.store.records import REASONS
+from featx.vision.damage import explained
 from featx.vision.images import open_rgb
 from featx.vision.reading import Reading
 
@@ -146,3 +147,10 @@ def test_the_libraries_say_nothing_of_their_own(capfd):
             outcome(data[: len(data) * cut // 4], READINGS[1], 0)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger().handlers == handlers
+
+
+@pytest.mark.parametrize(("error", "reason"), [(NotImplementedError, "unsupported"), (ValueError, "corrupt")])
+def test_a_decoder_that_lacks_something_is_told_by_its_kind_of_error(error, reason):
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    assert explained(error("mode 7"), buffer.getvalue()).reason == reason

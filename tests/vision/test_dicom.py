@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset  # noqa: E402  after importorskip
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
 from pydicom.uid import (  # noqa: E402
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -211,6 +212,14 @@ def test_jpeg_baseline_gives_about_the_picture():
     Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     data = dicom(image, syntax=JPEGBaseline8Bit, kind="YBR_FULL", PixelData=encapsulate([buffer.getvalue()]))
     assert np.abs(rgb(data).astype(int) - image).mean() < 3
+
+
+JPIPReferenced = UID("1.2.840.10008.1.2.4.94")  # the pixels are elsewhere
+
+
+def test_a_transfer_syntax_that_nobody_decodes_is_named():
+    error = failure(dicom(SLICE, syntax=JPIPReferenced, PixelData=encapsulate([b"\0" * 8])))
+    assert (error.reason, error.detail) == ("unsupported", f"transfer syntax {JPIPReferenced.name}")
 
 
 def test_a_transfer_syntax_without_its_decoder_names_what_it_needs():
