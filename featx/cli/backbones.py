@@ -34,9 +34,9 @@ def command(pattern: str | None, nodes: bool, as_json: bool) -> int:
 
 
 def _print_nodes(name: str, as_json: bool) -> None:
-    from featx.vision import backbones
+    from featx.vision import catalogue
 
-    nodes = backbones.list_nodes(name)
+    nodes = catalogue.list_nodes(name)
     if as_json:
         output.print_json({"backbone": name, "nodes": [dataclasses.asdict(node) for node in nodes]})
         return
@@ -53,9 +53,9 @@ def _print_nodes(name: str, as_json: bool) -> None:
 
 
 def _print_backbones(pattern: str | None, as_json: bool) -> None:
-    from featx.vision import backbones
+    from featx.vision import catalogue
 
-    infos = backbones.list_backbones(pattern)
+    infos = catalogue.list_backbones(pattern)
     if as_json:
         output.print_json({"backbones": [dataclasses.asdict(info) for info in infos]})
         return

@@ -1,4 +1,4 @@
-"""From a backbone's name and weights, as the user types them, to a network that holds the weights."""
+"""From a backbone's name and weights, as the user types them, to a network that holds the weights, and its trace."""
 
 from __future__ import annotations
 
@@ -162,6 +162,24 @@ def fit_torchvision(name: str, preprocess: Preprocess, state: tensors.StateDict,
         network = registry.build(name, preprocess.crop[0], n_classes=n_classes)
     tensors.load_into(network, state, weights=f"{weights} for {name}", ignore=registry.AUXILIARY)
     return network
+
+
+def trace_network(name: str, network: nn.Module, preprocess: Preprocess) -> nodes.Trace:
+    """Run a backbone's network once on blank images as its preprocess gives them; see `featx.vision.nodes.trace`.
+
+    Raises
+    ------
+    UsageError
+        If the preprocess gives images of different sizes, or the network cannot take them.
+    """
+    size = preprocess.crop or preprocess.resize
+    if len(size) != 2:
+        raise UsageError(
+            f"backbone {name}: its preprocess gives images of different sizes; "
+            "it needs a crop (height, width), or a resize to (height, width)"
+        )
+    classifier = timm_models.classifier_of(network) if name.startswith(TIMM) else None
+    return nodes.trace(network, size, meta=not own.is_own(name), classifier=classifier)
 
 
 def _file_preprocess(name: str, sha256: str) -> Preprocess:

@@ -14,7 +14,8 @@ import torchvision
 from featx.errors import InputError, UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
 from featx.vision import mini, registry, tensors
-from featx.vision.backbones import list_backbones, list_nodes, load_backbone, restore_backbone
+from featx.vision.backbones import load_backbone, restore_backbone
+from featx.vision.catalogue import list_backbones, list_nodes
 from featx.vision.embed import Embedder
 
 ONE_OF_EACH_FAMILY = [

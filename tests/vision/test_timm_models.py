@@ -16,7 +16,8 @@ from PIL import Image
 from featx.errors import MissingExtraError, UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
 from featx.vision import tensors, timm_models
-from featx.vision.backbones import list_backbones, list_nodes, load_backbone, restore_backbone
+from featx.vision.backbones import load_backbone, restore_backbone
+from featx.vision.catalogue import list_backbones, list_nodes
 from featx.vision.embed import Embedder
 from featx.vision.images import preprocess_pixels
 
