@@ -12,6 +12,7 @@ from featx.spec import TIMM, FeatureRequest, FeatureSpec
 from featx.vision import download, mini, networks, nodes, own, precision, tensors, timm_models, views
 from featx.vision.networks import FILE, MINI, OWN
 from featx.vision.nodes import Node
+from featx.vision.places import pooled_shape
 from featx.vision.reading import Reading
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -106,7 +107,7 @@ def _resolved(
         weights_sha256=loaded.sha256,
         node=node.name,
         pooling=pooling,
-        feature_shape=nodes.pooled_shape(node, pooling),
+        feature_shape=pooled_shape(node, pooling),
         preprocess=replace(
             loaded.preprocess,
             window=request.window,
@@ -196,9 +197,9 @@ def another_reading(backbone: Backbone, spec: FeatureSpec) -> Backbone:
 def _of_spec(spec: FeatureSpec, network: nn.Module, weights_blob: Callable[[], bytes] | None) -> Backbone:
     traced = networks.trace_network(spec.backbone, network, spec.preprocess)
     node = nodes.find_node(network, traced, spec.node, backbone=spec.backbone)
-    if nodes.pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
+    if pooled_shape(node, nodes.check_pooling(node, spec.pooling)) != spec.feature_shape:
         raise WeightsError(
-            f"{spec.backbone} gives features of shape {nodes.pooled_shape(node, spec.pooling)} at node {spec.node}, "
+            f"{spec.backbone} gives features of shape {pooled_shape(node, spec.pooling)} at node {spec.node}, "
             f"the file's have {spec.feature_shape}",
             weights=spec.weights,
         )

@@ -1,6 +1,6 @@
 """A network as a graph of its own: cut off after the nodes, batch norms folded into the convolutions before them.
 
-The graph does what `featx.vision.nodes.read_places` does with hooks, for networks that torch.fx can trace: those whose
+The graph does what `featx.vision.places.read_places` does with hooks, for networks that torch.fx can trace: those whose
 forward pass goes the same way for every image. Networks and their weights are left as they are.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from featx.vision.nodes import Node, Place, pool
+from featx.vision.nodes import Node
+from featx.vision.places import Place, pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
 """How a graph writes the sum of two tensors."""

@@ -14,9 +14,9 @@ from featx.errors import UsageError
 from featx.vision.backbones import Backbone
 from featx.vision.devices import exact_arithmetic
 from featx.vision.graph import cut_graph, fold_batch_norms
-from featx.vision.nodes import Place, read_places
 from featx.vision.own import is_own
 from featx.vision.parts import Parts
+from featx.vision.places import Place, read_places
 
 Read = tuple[list[torch.Tensor], torch.Tensor | None]
 """For each place the features (B, n_features), and the class scores or None; all float32."""

@@ -6,8 +6,8 @@ from torch import nn
 
 from featx.vision import nodes
 from featx.vision.graph import cut_graph, fold_batch_norms
-from featx.vision.nodes import Place, read_places
 from featx.vision.packed import pack_graph
+from featx.vision.places import Place, read_places
 
 
 class Branches(nn.Module):

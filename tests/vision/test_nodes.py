@@ -7,6 +7,7 @@ from torch import nn
 
 from featx.errors import UnknownNameError, UsageError
 from featx.vision import nodes
+from featx.vision.places import pooled_shape, read_features
 from featx.vision.registry import build
 
 SIZE = (32, 32)
@@ -60,8 +61,8 @@ def read(network, images, name=None, pooling=None, *, with_scores=False, backbon
     node = nodes.find_node(network, traced, name, backbone=backbone)
     pooling = nodes.check_pooling(node, pooling)
     with torch.inference_mode():
-        features, scores = nodes.read_features(network, images, node, pooling, with_scores=with_scores)
-    assert features.shape == (len(images), torch.Size(nodes.pooled_shape(node, pooling)).numel())
+        features, scores = read_features(network, images, node, pooling, with_scores=with_scores)
+    assert features.shape == (len(images), torch.Size(pooled_shape(node, pooling)).numel())
     return (features, scores) if with_scores else features
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from featx.errors import MissingExtraError, UsageError
 from featx.vision.backbones import Backbone
-from featx.vision.nodes import read_features
+from featx.vision.places import read_features
 from featx.vision.tuning.recipe import Recipe
 
 DOWN, UP = "lora_A", "lora_B"

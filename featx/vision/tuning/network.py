@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from featx.vision.backbones import Backbone
 from featx.vision.graph import cut_graph
-from featx.vision.nodes import Place, read_features
+from featx.vision.places import Place, read_features
 from featx.vision.tuning.frozen_norms import join_norms
 from featx.vision.tuning.lower import Halves, cut_below
 

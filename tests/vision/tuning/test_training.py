@@ -49,7 +49,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("unit_length", [False, True])
 def test_it_gives_the_heads_values_of_the_backbones_features(backbone, reader, part, unit_length):
-    from featx.vision.nodes import read_features
+    from featx.vision.places import read_features
 
     images = next(reader.batches(part.positions, N)).images
     with torch.inference_mode():
