@@ -20,7 +20,8 @@ import numpy as np
 from featx.errors import FeatxError
 from featx.manifest.record import Manifest
 from featx.store.records import FAILED, OK, FeatureBatch, LedgerEntry
-from featx.vision.ray_cluster import Crew, Died, RayOptions, Setup, Share, cluster
+from featx.vision.ray_cluster import RayOptions, cluster
+from featx.vision.ray_crew import Crew, Died, Setup, Share
 
 if TYPE_CHECKING:
     from featx.vision.engine import EngineOptions, Job, Notify

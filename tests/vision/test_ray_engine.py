@@ -15,7 +15,8 @@ from featx.extract import extract
 from featx.spec import FeatureRequest
 from featx.store.file import FeatureFile
 from featx.vision.engine import EngineOptions
-from featx.vision.ray_cluster import Crew, RayOptions
+from featx.vision.ray_cluster import RayOptions
+from featx.vision.ray_crew import Crew
 
 ray = pytest.importorskip("ray")
 
