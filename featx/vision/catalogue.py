@@ -9,7 +9,7 @@ from torch import nn
 
 from featx.errors import UnknownNameError
 from featx.spec import TIMM
-from featx.vision import download, mini, networks, nodes, own, registry, timm_models
+from featx.vision import download, mini, networks, nodes, own, registry, timm_models, timm_weights
 from featx.vision.networks import MINI
 from featx.vision.nodes import Node
 
@@ -152,7 +152,7 @@ def _timm_info(name: str, *, measured: bool) -> BackboneInfo:
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
     size = model.config.get("input_size") or (3, 0, 0)
     tag = model.name.partition(".")[2] if model.has_weights else ""
-    return BackboneInfo(f"{TIMM}{name}", n_features, int(size[1]), n_parameters, tag, timm_models.is_here(model))
+    return BackboneInfo(f"{TIMM}{name}", n_features, int(size[1]), n_parameters, tag, timm_weights.is_here(model))
 
 
 def _info(name: str) -> BackboneInfo:

@@ -9,7 +9,7 @@ from torch import nn
 
 from featx.errors import UnknownNameError, UsageError
 from featx.spec import TIMM, Preprocess
-from featx.vision import download, mini, nodes, own, registry, tensors, timm_models
+from featx.vision import download, mini, nodes, own, registry, tensors, timm_models, timm_weights
 
 MINI = "featx-mini"
 FILE, OWN = "file", "own"
@@ -122,7 +122,7 @@ def _load_timm(backbone: str, weights: str, seed: int | None, progress: download
     is_file = _is_file(weights)
     model = timm_models.find(backbone, "DEFAULT" if is_file else weights)
     preprocess = timm_models.preprocess_of(model)
-    path = Path(weights) if is_file else timm_models.fetch(model, progress=progress)
+    path = Path(weights) if is_file else timm_weights.fetch(model, progress=progress)
     state = tensors.read_state_dict(path)
     network, node = timm_models.fit(model, state, weights=repr(weights) if is_file else model.name)
     name = FILE if is_file else model.name

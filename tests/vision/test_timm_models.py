@@ -15,7 +15,7 @@ from PIL import Image
 
 from featx.errors import MissingExtraError, UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
-from featx.vision import tensors, timm_models
+from featx.vision import tensors, timm_models, timm_weights
 from featx.vision.backbones import load_backbone, restore_backbone
 from featx.vision.catalogue import list_backbones, list_nodes
 from featx.vision.embed import Embedder
@@ -281,7 +281,7 @@ def test_the_hub_out_of_reach_is_an_error_in_two_seconds_with_the_way_out(tmp_pa
     timm_models.library()
     start = time.monotonic()
     with pytest.raises(WeightsError) as caught:
-        timm_models.fetch(timm_models.find("timm:resnet18"))
+        timm_weights.fetch(timm_models.find("timm:resnet18"))
     assert time.monotonic() - start < 2
     for words in ("resnet18.a1_in1k are not on this machine", "--weights FILE", "timm/resnet18.a1_in1k", "featx-mini"):
         assert words in str(caught.value)
@@ -355,7 +355,7 @@ def test_weights_come_from_the_hub_once_and_are_named_in_the_spec(tmp_path, monk
         key: value.tolist() for key, value in state.items() if value.ndim < 2
     }
     assert restore_backbone(loaded.spec).spec == loaded.spec
-    assert timm_models.is_here(timm_models.find("timm:resnet10t"))
+    assert timm_weights.is_here(timm_models.find("timm:resnet10t"))
     assert seen[-1] == (f"resnet10t.c3_in1k: {name}", len(content), len(content))
 
 
