@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from featx.caching.merging import merge_features
     from featx.caching.verification import verify_features
     from featx.estimators import CachedFeatures, ImageFeatures, image_pipeline
-    from featx.extract import ExtractReport, UpdateOptions, extract
+    from featx.extract import UpdateOptions, extract
+    from featx.extract_report import ExtractReport
     from featx.fewshot import FewShotOptions, FewShotResult, fewshot
     from featx.finetune import FinetuneOptions, FinetuneResult, finetune
     from featx.finetune_classifier import FineTuneClassifier
@@ -140,7 +141,8 @@ _HOMES = {
     "featx.caching.merging": ("merge_features",),
     "featx.caching.verification": ("verify_features",),
     "featx.estimators": ("CachedFeatures", "ImageFeatures", "image_pipeline"),
-    "featx.extract": ("ExtractReport", "UpdateOptions", "extract"),
+    "featx.extract": ("UpdateOptions", "extract"),
+    "featx.extract_report": ("ExtractReport",),
     "featx.fewshot": ("FewShotOptions", "FewShotResult", "fewshot"),
     "featx.finetune": ("FinetuneOptions", "FinetuneResult", "finetune"),
     "featx.finetune_classifier": ("FineTuneClassifier",),

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featx.extract import ExtractReport, extract
+from featx.extract import extract
+from featx.extract_report import ExtractReport
 from featx.fit import FitOptions, FitResult, fit, fit_features, save
 from featx.learn.dataset import load_features
 from featx.predict import Predictions, predict

@@ -73,7 +73,7 @@ class FineTuneClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     best_epoch_ : int
         0: the start was best.
     history_ : list of dict
-        Of each epoch, that of the start first; see `featx.vision.tuning.training.Epoch`.
+        Of each epoch, that of the start first; see `featx.vision.tuning.epochs.Epoch`.
     spec_ : FeatureSpec
         Of the tuned network.
     weights_ : bytes

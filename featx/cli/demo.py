@@ -11,7 +11,7 @@ from featx.cli import options, output, report
 
 if TYPE_CHECKING:
     from featx.demo import DemoFiles, DemoImages
-    from featx.extract import ExtractReport
+    from featx.extract_report import ExtractReport
     from featx.fit import FitResult
     from featx.predict import Predictions
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from featx.errors import UsageError
 from featx.finetuning.options import FinetuneProgress, Progress
 from featx.learn.tuning_parts import FINAL
+from featx.vision.tuning.epochs import TrainingProgress
 from featx.vision.tuning.part import PartTask, PartTrainer
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import TrainingProgress
 
 
 def check_time(tasks: Sequence[PartTask], recipe: Recipe, trainer: PartTrainer, max_hours: float | None) -> str:

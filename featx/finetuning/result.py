@@ -48,7 +48,7 @@ class PartHistory:
     blends : dict of float to float
         Validation scores on the way from the start to the best epoch.
     epochs : list of dict
-        See `featx.vision.tuning.training.Epoch`.
+        See `featx.vision.tuning.epochs.Epoch`.
     """
 
     name: str

@@ -11,7 +11,7 @@ from featx.errors import MissingExtraError
 from featx.vision.tuning.history import EpochRow
 
 if TYPE_CHECKING:
-    from featx.vision.tuning.training import Epoch
+    from featx.vision.tuning.epochs import Epoch
 
 
 class EventFiles:

@@ -14,7 +14,7 @@ from featx.errors import InputError, StoreWriteError
 from featx.store import disk
 
 if TYPE_CHECKING:
-    from featx.vision.tuning.training import Epoch
+    from featx.vision.tuning.epochs import Epoch
 
 Recorder = Callable[[str, "Sequence[Epoch]"], None]
 """Is told a part's name and all its epochs so far, after each of them."""

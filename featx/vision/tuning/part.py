@@ -24,6 +24,7 @@ from featx.vision.engine import EngineOptions
 from featx.vision.tuning.adapters import add_adapters, check_adapters, merge_adapters
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.compiled import is_compiled
+from featx.vision.tuning.epochs import Epoch, Progress, Tuned
 from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
@@ -31,7 +32,7 @@ from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import STATES, Epoch, Part, Progress, Score, Training, Tuned
+from featx.vision.tuning.training import STATES, Part, Score, Training
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

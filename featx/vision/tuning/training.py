@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.errors import InputError
 from featx.vision.devices import exact_arithmetic
-from featx.vision.tuning.adapters import DOWN
 from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.epochs import Epoch, LossError, Progress, Record, State, TrainingProgress, Tuned, blend
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.lower import ActivationCache, available_memory
 from featx.vision.tuning.network import TunedNetwork
@@ -26,9 +25,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Score = Callable[[FloatArray, IntArray], tuple[float, float]]
 """Values (n, n_classes) and codes (n,) of validation samples to two scores; the second decides where the first ties."""
-State = dict[str, torch.Tensor]
 
-_MOST_NAMED = 8  # samples in a message
 _KEPT_SHARE = 0.25
 """Of the memory that is free when a training begins, for what frozen layers give."""
 STATES = 4
@@ -52,109 +49,6 @@ class Part:
 
     positions: IntArray
     codes: IntArray
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training images was like.
-
-    Attributes
-    ----------
-    number : int
-        From 1; 0 is the start.
-    loss : float or None
-        Mean over the steps; None at the start.
-    validation : float or None
-        Score on the validation part; None without one.
-    lr : float
-        Of the last step.
-    distance : float
-        Of the backbone's weights from their start.
-    images_per_second : float or None
-    """
-
-    number: int
-    loss: float | None
-    validation: float | None
-    lr: float
-    distance: float
-    images_per_second: float | None
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """Where a training is.
-
-    Attributes
-    ----------
-    step, n_steps : int
-    epoch : int
-        From 1.
-    loss : float
-        Running mean.
-    validation : float or None
-        The last.
-    """
-
-    step: int
-    n_steps: int
-    epoch: int
-    loss: float
-    validation: float | None
-
-
-Progress = Callable[[TrainingProgress], None]
-Record = Callable[[Sequence[Epoch]], None]
-
-
-class LossError(InputError):
-    """A loss that is not finite.
-
-    Attributes
-    ----------
-    epoch, step : int
-    keys : list of str
-        The samples of the batch.
-    checkpoint : str
-        The file that holds the training as it was after the last good epoch; ``""``: there is none.
-    """
-
-    def __init__(self, *, epoch: int, step: int, keys: Sequence[str], checkpoint: str) -> None:
-        self.epoch = epoch
-        self.step = step
-        self.keys = list(keys)
-        self.checkpoint = checkpoint
-        more = f" and {len(self.keys) - _MOST_NAMED} more" if len(self.keys) > _MOST_NAMED else ""
-        listed = ", ".join(map(repr, self.keys[:_MOST_NAMED])) + more
-        kept = f"; the training as it was after epoch {epoch - 1} is in {checkpoint}" if checkpoint else ""
-        super().__init__(
-            f"the loss is not finite in step {step} (epoch {epoch}), on the images {listed}: look at these, or take a "
-            f"smaller --lr{kept}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Tuned:
-    """What came of a training.
-
-    Attributes
-    ----------
-    state : dict of str to torch.Tensor
-        Of `TunedNetwork`: the weights to use.
-    history : list of Epoch
-    best_epoch : int
-        0: no epoch was better than the start.
-    blend : float
-        Share of the way from the start to the best epoch's weights; 1: these themselves.
-    blends : dict of float to float
-        Validation scores along that way, where it was tried.
-    """
-
-    state: State
-    history: list[Epoch]
-    best_epoch: int
-    blend: float = 1.0
-    blends: dict[float, float] = field(default_factory=dict)
 
 
 class Training:
@@ -227,7 +121,7 @@ class Training:
             self._checkpoint.check_space(STATES * sum(tensor.nbytes for tensor in self._start.values()))
             state = self._checkpoint.load() if resume else None
             if state is not None and "done" in state:
-                tuned = _tuned_of(state["done"])
+                tuned = Tuned.restored(state["done"])
                 self._tell_record(tuned.history)
                 return tuned
             if state is not None:
@@ -240,7 +134,7 @@ class Training:
             self._run_epoch(len(self._history))
         tuned = self._blended() if self._validate is not None else self._last()
         if self._checkpoint is not None:
-            self._checkpoint.save({"done": {**vars(tuned), "history": [asdict(epoch) for epoch in tuned.history]}})
+            self._checkpoint.save({"done": tuned.kept()})
         return tuned
 
     def _run_epoch(self, number: int) -> None:
@@ -379,23 +273,6 @@ class Training:
         best = state["best"]
         self._best = None if best is None else (tuple(best["scores"]), best["epoch"], best["state"])
         self._history = [Epoch(**epoch) for epoch in state["history"]]
-
-
-def _tuned_of(state: Mapping[str, Any]) -> Tuned:
-    return Tuned(**{**state, "history": [Epoch(**epoch) for epoch in state["history"]]})
-
-
-def blend(start: State, end: State, share: float) -> State:
-    """Return tensors a share of the way from one state to another; those that are not floats are the end's.
-
-    Of an adapter ``B A``, of which B is 0 at the start, B alone is shared: so merged weights are on the straight way.
-    """
-    if share == 1.0:
-        return dict(end)
-    return {
-        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() and DOWN not in name else tensor
-        for name, tensor in end.items()
-    }
 
 
 @torch.inference_mode()

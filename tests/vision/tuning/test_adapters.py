@@ -15,12 +15,12 @@ from featx.vision import tensors
 from featx.vision.engine import EngineOptions
 from featx.vision.tuning.adapters import add_adapters, check_adapters, find_layers, merge_adapters
 from featx.vision.tuning.blocks import choose_parameters
+from featx.vision.tuning.epochs import blend
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.part import PartTask, PartTrainer
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import blend
 
 C, SIZE = 2, (32, 32)
 LORA = Recipe(train="lora", epochs=2, batch_size=4, lr=1e-2, warmup=0.0, patience=0, lora_rank=2)

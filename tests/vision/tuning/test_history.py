@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from featx.errors import InputError, MissingExtraError, StoreWriteError, UsageError
 from featx.vision.engine import EngineOptions
 from featx.vision.tuning.curves import check_curves, draw_curves
+from featx.vision.tuning.epochs import Epoch
 from featx.vision.tuning.event_files import EventFiles
 from featx.vision.tuning.history import LINES, TABLE, EpochRow, HistoryFiles, read_history
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.part import PartTask, PartTrainer
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import Epoch
 
 C = 2
 RECIPE = Recipe(epochs=3, batch_size=4, lr=1e-3, patience=0)

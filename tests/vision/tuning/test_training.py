@@ -14,13 +14,14 @@ from featx.vision.engine import EngineOptions
 from featx.vision.tuning import training as training_module
 from featx.vision.tuning.blocks import find_blocks
 from featx.vision.tuning.checkpoint import Checkpoint
+from featx.vision.tuning.epochs import LossError, blend
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.l2sp import Anchor
 from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import HEAD_SGD, Recipe
-from featx.vision.tuning.training import LossError, Training, blend, class_weights
+from featx.vision.tuning.training import Training, class_weights
 
 N, C = 12, 2
 QUICK = Recipe(epochs=2, batch_size=4, lr=1e-3, patience=0)
