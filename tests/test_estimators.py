@@ -332,6 +332,7 @@ def test_a_process_that_cannot_take_the_lock_reads_what_is_there_and_computes_th
     assert len(sorted(folder.iterdir())) > len(before)
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_cache_at_once_both_get_all_rows(tmp_path, pixels, features) -> None:
     rng = np.random.default_rng(0)
     parts = [rng.choice(N, 3) for _ in range(20)] + [np.arange(N)] * 2

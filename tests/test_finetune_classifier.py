@@ -149,6 +149,7 @@ def test_classes_that_are_numbers_are_called_as_numbers(pixels, labels):
     np.testing.assert_allclose(model.predict_proba(pixels), named.predict_proba(pixels)[:, ::-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pickle_holds_the_weights_once_and_works_in_another_process(fitted, pixels, networks, tmp_path):
     fitted.predict(pixels[:2])
     content = pickle.dumps(fitted)

@@ -27,7 +27,15 @@ def bench():
 
 
 @pytest.mark.parametrize("n", [40, pytest.param(100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["2 classes", "2 classes, chance", "2 classes, near perfect", "patients"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("2 classes", marks=pytest.mark.slow),
+        pytest.param("2 classes, chance", marks=pytest.mark.slow),
+        pytest.param("2 classes, near perfect", marks=pytest.mark.slow),
+        "patients",
+    ],
+)
 def test_nominal_95_percent_of_intervals_hold_the_expected_score(bench, name, n):
     population = next(one for one in POPULATIONS if one.name == name)
     held = bench.measure(population, n, N_SETS, ["featx"], n_jobs=1)["featx"]

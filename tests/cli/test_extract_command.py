@@ -398,7 +398,9 @@ def network():
 """
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_says_what_is_kept_and_the_command_that_resumes(
     tmp_path, featx, monkeypatch, signum, code, write_photo
 ):

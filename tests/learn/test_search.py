@@ -57,13 +57,13 @@ def hasty(name):
     ("head", "scoring", "n_classes"),
     [
         ("logreg", "balanced_accuracy", 3),
-        ("logreg", "neg_log_loss", 3),
+        pytest.param("logreg", "neg_log_loss", 3, marks=pytest.mark.slow),
         ("logreg", "roc_auc", 2),
-        ("svm", "roc_auc", 2),
+        pytest.param("svm", "roc_auc", 2, marks=pytest.mark.slow),
         ("svm", "f1_macro", 3),
-        ("logreg-ovr", "neg_log_loss", 3),
+        pytest.param("logreg-ovr", "neg_log_loss", 3, marks=pytest.mark.slow),
         ("svm-rbf", "accuracy", 3),
-        ("svm-rbf", "roc_auc", 2),
+        pytest.param("svm-rbf", "roc_auc", 2, marks=pytest.mark.slow),
     ],
 )
 def test_nested_search_chooses_and_predicts_as_GridSearchCV_over_the_plain_pipelines(
@@ -151,6 +151,7 @@ def test_fits_behind_a_sigmoid_that_did_not_converge_are_counted_too(monkeypatch
     assert [one.stage for one in outcome.unconverged] == ["refit"] * 4  # three folds and the head itself
 
 
+@pytest.mark.slow
 def test_one_process_and_two_give_the_same_bits(monkeypatch):
     monkeypatch.setattr(search, "SMALL_WORK", 0)
     X, y, groups = samples(n=60, d=3000)  # larger than what joblib hands over as it is

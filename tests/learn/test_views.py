@@ -255,6 +255,7 @@ def test_a_sigmoid_is_fitted_on_what_is_scored_and_counts_samples():
 # What a sample is called
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("head", HEADS)
 def test_out_of_fold_probabilities_are_means_over_views_of_a_head_that_never_saw_the_sample(head, n_classes):

@@ -60,7 +60,7 @@ def without_every_write_of_hdf5(states, n=12):
         last = state
 
 
-@pytest.mark.parametrize("before", [nothing, an_older_file, a_stopped_run])
+@pytest.mark.parametrize("before", [pytest.param(nothing, marks=pytest.mark.slow), an_older_file, a_stopped_run])
 @pytest.mark.parametrize("thin", [without_every_write_of_hdf5, pytest.param(iter, marks=pytest.mark.slow)])
 def test_every_crash_point_resumes_to_the_identical_file_and_loses_no_acknowledged_row(
     tmp_path, monkeypatch, no_sync, before, thin

@@ -546,6 +546,7 @@ def test_a_vision_transformer_is_built_for_its_image_size():
     assert network.encoder.pos_embedding.shape[1] == (384 // 16) ** 2 + 1
 
 
+@pytest.mark.slow
 def test_the_wing_of_pixels_does_not_load_scikit_learn():
     code = (
         "import sys; import featx.vision.backbones, featx.vision.embed, featx.vision.engine; "

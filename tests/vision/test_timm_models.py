@@ -27,10 +27,10 @@ pytest.importorskip("timm.data")
 FAMILIES = [
     ("resnet10t", "fc:input"),
     ("vit_tiny_patch16_224", "head:input"),
-    ("convnext_atto", "head.fc:input"),
-    ("efficientnet_lite0", "classifier:input"),
-    ("mobilenetv3_small_050", "classifier:input"),
-    ("mobilevit_xxs", "head.fc:input"),
+    pytest.param("convnext_atto", "head.fc:input", marks=pytest.mark.slow),
+    pytest.param("efficientnet_lite0", "classifier:input", marks=pytest.mark.slow),
+    pytest.param("mobilenetv3_small_050", "classifier:input", marks=pytest.mark.slow),
+    pytest.param("mobilevit_xxs", "head.fc:input", marks=pytest.mark.slow),
     ("deit_tiny_distilled_patch16_224", "output"),  # two classifiers: no module takes their mean
     pytest.param("levit_128s", "output", marks=pytest.mark.slow),  # a norm goes with each of two classifiers
     pytest.param("levit_conv_128s", "output", marks=pytest.mark.slow),

@@ -191,7 +191,9 @@ def test_what_cannot_be_trained_is_refused(backbone, reader, part):
 # ---- the frozen lower part
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_16", "featx-mini"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", pytest.param("vit_b_16", marks=pytest.mark.slow), "featx-mini"]
+)
 @pytest.mark.parametrize("what", ["head", "last-block"])
 def test_both_halves_together_are_the_network(name, what):
     backbone = load_backbone(FeatureRequest(backbone=name, weights="random"))
@@ -324,7 +326,14 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_others(backbone
     assert not same(one, run(random_state=1))
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimiser": "sgd", "mixup": 0.2}, {"ema": 0.9, "unfreeze": 0.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"optimiser": "sgd", "mixup": 0.2},
+        pytest.param({"ema": 0.9, "unfreeze": 0.5}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_training_gives_the_same_weights_bit_for_bit(tmp_path, backbone, reader, part, changes):
     recipe = dataclasses.replace(QUICK, epochs=3, **changes)
     checkpoint = Checkpoint(tmp_path / "x.pt", {"a": 1})
