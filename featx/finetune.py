@@ -279,7 +279,6 @@ class FinetuneJob:
 
     def _train(self, part: TuningPart, pace: Pace) -> TunedPart:
         task = self.judging.images.task(part)
-        pace.begin(task)
         outcome = self.trainer.train(task, resume=self.keep.resume, progress=lambda at: pace.advance(task, at))
         pace.end(task)
         return outcome

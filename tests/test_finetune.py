@@ -359,6 +359,17 @@ def test_progress_counts_the_images_of_all_parts(photos):
     assert all(at.validation is not None and np.isfinite(at.loss) for at in seen)
 
 
+def test_finding_the_learning_rate_is_announced_and_counted(photos):
+    said, seen = [], []
+    run(photos, chosen=options(recipe={"lr": None}, cv=1), notify=said.append, progress=seen.append)
+    assert "of them to find the learning rate" in said[-1]
+    epochs = [at.epoch for at in seen if at.part == "fold 1"]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {0, 1, 2}
+    assert [at.images for at in seen] == sorted({at.images for at in seen})
+    assert all(at.images <= at.n_images for at in seen)
+
+
 def test_a_resumed_run_finds_the_same_and_counts_only_what_it_computes(tmp_path, photos):
     whole = run(photos, chosen=FORCED)
     seen = []

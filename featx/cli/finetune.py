@@ -202,5 +202,7 @@ def _keep_frozen(job: FinetuneJob, target: str) -> None:
 
 
 def _describe(at: FinetuneProgress) -> str:
+    if at.epoch == 0:
+        return f"{at.part}, finding its learning rate"
     score = "" if at.validation is None else f", validation {at.validation:.3f}"
     return f"{at.part}, epoch {at.epoch} of {at.epochs}, loss {at.loss:.3f}{score}"

@@ -101,9 +101,9 @@ class FinetuneProgress:
     images, n_images : int
         That have gone through the network in this run, and will at most; of all parts together.
     epoch, epochs : int
-        Of this part.
+        Of this part; epoch 0: its learning rate is being found.
     loss : float
-        Mean of this epoch so far.
+        Mean of this epoch so far; of a test of learning rates the last step's.
     validation : float or None
         Score after the last epoch, 0 being the start.
     """

@@ -49,10 +49,11 @@ class TrainingProgress:
     Attributes
     ----------
     step, n_steps : int
+        Taken so far, and at most: of the training, or of the test of learning rates before it.
     epoch : int
-        From 1.
+        From 1; 0: learning rates are being tested.
     loss : float
-        Running mean.
+        Mean of this epoch so far; of a test the last step's.
     validation : float or None
         The last.
     """
@@ -62,6 +63,11 @@ class TrainingProgress:
     epoch: int
     loss: float
     validation: float | None
+
+    @property
+    def is_test(self) -> bool:
+        """Whether learning rates are still being tested."""
+        return self.epoch == 0
 
 
 Progress = Callable[[TrainingProgress], None]

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from featx.vision.devices import exact_arithmetic
+from featx.vision.tuning.epochs import Progress, TrainingProgress
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
@@ -72,7 +73,15 @@ def n_test_steps(n_train: int, recipe: Recipe) -> int:
     return _n_batches(n_train, recipe.batch_size) + len(_rising(recipe, n_train))
 
 
-def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Recipe, *, n_classes: int) -> LrRange:
+def find_lr(
+    network: TunedNetwork,
+    reader: ImageReader,
+    train: Part,
+    recipe: Recipe,
+    *,
+    n_classes: int,
+    progress: Progress | None = None,
+) -> LrRange:
     """Find the learning rate of a training by a test on its training part.
 
     The optimiser, its momentum, layer-wise rates, L2-SP and views are the recipe's; nothing is mixed, all blocks are
@@ -87,6 +96,8 @@ def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Rec
     recipe : Recipe
         Its own learning rate does not count.
     n_classes : int
+    progress : callable, optional
+        Told of each step, as of epoch 0.
 
     Returns
     -------
@@ -113,13 +124,14 @@ def find_lr(network: TunedNetwork, reader: ImageReader, train: Part, recipe: Rec
     network.train()
     with exact_arithmetic:
         batches = list(_batches(network, reader, train, optimisation))
-        turn = 0
+        n_steps = len(batches) + len(rates)
 
         def take_step(lr: float) -> float:
-            nonlocal turn
-            inputs, codes = batches[turn % len(batches)]
-            turn += 1
-            return optimisation.take_step(inputs, codes, lr=lr).loss
+            inputs, codes = batches[optimisation.step % len(batches)]
+            loss = optimisation.take_step(inputs, codes, lr=lr).loss
+            if progress is not None:
+                progress(TrainingProgress(optimisation.step, n_steps, 0, loss, None))
+            return loss
 
         return run_test(take_step, rates, n_batches=len(batches))
 

@@ -27,7 +27,7 @@ from featx.vision.tuning.compiled import is_compiled
 from featx.vision.tuning.epochs import Epoch, Progress, Tuned
 from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
-from featx.vision.tuning.lr_range import LrRange, find_lr, n_test_steps
+from featx.vision.tuning.lr_range import LrRange, find_lr
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.ranks import Ranks
@@ -175,7 +175,7 @@ class PartTrainer:
         network = self._network(task)
         self._begin_history(keep=resume)
         with self._reader() as reader:
-            recipe = self._with_lr(task, reader, resume=resume)
+            recipe = self._with_lr(task, reader, resume=resume, progress=progress)
             training = Training(
                 network,
                 reader,
@@ -206,11 +206,7 @@ class PartTrainer:
         for record in self._records:
             record(part, epochs)
 
-    def n_test_steps(self, task: PartTask) -> int:
-        """Return how many steps finding the learning rate takes at most; 0 where the recipe has one."""
-        return n_test_steps(len(task.train.positions), self._recipe)
-
-    def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool) -> Recipe:
+    def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool, progress: Progress | None) -> Recipe:
         """Find the learning rate on the part's own training samples, where the recipe leaves it open.
 
         It is kept in the folder, so that a resumed training takes the same.
@@ -220,7 +216,8 @@ class PartTrainer:
         kept = None if self._folder is None else Checkpoint(self._folder / f"{task.name}.lr.pt", self._identity(task))
         state = kept.load() if kept is not None and resume else None
         if state is None:
-            found = find_lr(self._network(task), reader, task.train, self._recipe, n_classes=self._n_classes)
+            network, n_classes = self._network(task), self._n_classes
+            found = find_lr(network, reader, task.train, self._recipe, n_classes=n_classes, progress=progress)
             state = asdict(found)
             if kept is not None:
                 kept.save(state)

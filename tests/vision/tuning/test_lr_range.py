@@ -163,13 +163,15 @@ def test_a_recipe_with_a_learning_rate_is_not_tested(tmp_path, tiny, manifest, p
     trainer = PartTrainer(tiny, manifest, recipe, EngineOptions(num_workers=0), n_classes=C, folder=tmp_path)
     job = task(part, tiny, manifest)
     assert trainer.train(job).lr == HEAD_SGD.lr
-    assert trainer.n_test_steps(job) == 0
+    assert n_test_steps(N, recipe) == 0
     assert not list(tmp_path.glob("*.lr.pt"))
 
 
 def test_the_number_of_steps_is_bounded(tiny, tiny_reader, part):
-    found = find_lr(network(tiny), tiny_reader, part, OPEN, n_classes=C)
-    assert 3 + len(found.rates) <= n_test_steps(N, OPEN) == 3 + 21
+    told = []
+    found = find_lr(network(tiny), tiny_reader, part, OPEN, n_classes=C, progress=told.append)
+    assert 3 + len(found.rates) <= len(told) <= n_test_steps(N, OPEN) == 3 + 21
+    assert [(at.step, at.n_steps, at.is_test) for at in told] == [(i, 24, True) for i in range(1, len(told) + 1)]
     assert n_test_steps(5, dataclasses.replace(OPEN, batch_size=32, optimiser="sgd")) == 1 + 25
     assert n_test_steps(320, dataclasses.replace(OPEN, batch_size=32, epochs=16)) == 4 + 41
     assert n_test_steps(320, dataclasses.replace(OPEN, batch_size=32, epochs=15)) == 4 + 21
