@@ -225,12 +225,14 @@ class CudaLanes:
     ----------
     device : torch.device
         Of type cuda.
+    computes_here : bool
+        Whether the compute lane is the caller's current stream, and not one of its own.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, computes_here: bool = False) -> None:
         self.device = device
         self.inward: Lane = _CudaLane(device)
-        self.compute: Lane = _CudaLane(device)
+        self.compute: Lane = _CudaLane(device, torch.cuda.current_stream(device) if computes_here else None)
         self.outward: Lane = _CudaLane(device)
 
     def host_memory(self, n_bytes: int) -> torch.Tensor:
@@ -244,10 +246,10 @@ class CudaLanes:
 
 
 class _CudaLane:
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # What was put on the device before (the weights) is there when the lane begins.
-        self._stream.wait_stream(torch.cuda.current_stream(device))
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
+        self._stream = stream or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        if stream is None:  # what was put on the device before (the weights) is there when the lane begins
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def run(self, work: Callable[[], None]) -> None:
         with torch.cuda.stream(self._stream):

@@ -1,6 +1,7 @@
 """A device that does its work late, and in whatever order its lanes allow: like a GPU on its worst day, on the CPU."""
 
 import random
+import threading
 from collections import deque
 
 import torch
@@ -11,9 +12,10 @@ class DeferredEvent:
         self.lanes, self.name, self.reached = lanes, name, False
 
     def wait(self):
-        self.lanes.waits += 1
-        while not self.reached:
-            self.lanes.step()
+        with self.lanes.lock:
+            self.lanes.waits += 1
+            while not self.reached:
+                self.lanes.step()
 
 
 class DeferredLane:
@@ -21,17 +23,20 @@ class DeferredLane:
         self.lanes, self.name, self.queue, self.n_marks = lanes, name, deque(), 0
 
     def run(self, work):
-        self.queue.append(("run", work))
-        self.lanes.handed_in(self)
+        with self.lanes.lock:
+            self.queue.append(("run", work))
+            self.lanes.handed_in(self)
 
     def wait_for(self, event):
-        self.queue.append(("wait", event))
+        with self.lanes.lock:
+            self.queue.append(("wait", event))
 
     def mark(self):
-        event = DeferredEvent(self.lanes, f"{self.name} {self.n_marks}")
-        self.n_marks += 1
-        self.queue.append(("mark", event))
-        return event
+        with self.lanes.lock:
+            event = DeferredEvent(self.lanes, f"{self.name} {self.n_marks}")
+            self.n_marks += 1
+            self.queue.append(("mark", event))
+            return event
 
     @property
     def is_ready(self):
@@ -63,6 +68,7 @@ class DeferredLanes:
         self.device = torch.device("cpu")
         self.choose, self.at_once = choose or random.Random(0), at_once
         self.inward, self.compute, self.outward = (DeferredLane(self, n) for n in ("inward", "compute", "outward"))
+        self.lock = threading.RLock()  # lanes may be used by several threads
         self.log, self.waits, self.released = [], 0, 0
         self.before_release = None
 

@@ -1,9 +1,10 @@
-"""Training images as batches: decoded in worker processes, another view of each in every epoch."""
+"""Training images as batches: another view of each in every epoch, decoded in worker processes beside the training."""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +18,10 @@ from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.vision.decode_pool import DecodePool
 from featx.vision.engine import EngineOptions
+from featx.vision.normalisation import Normalisation
 from featx.vision.pixels import Outcome, PixelPlan
+from featx.vision.staging import Lanes
+from featx.vision.tuning.feeding import feed
 from featx.vision.views import PLAIN, draw_view
 
 _BATCHES_AHEAD = 2
@@ -34,7 +38,7 @@ class Batch:
     positions : int array (B,)
         Of the samples in the manifest.
     images : torch.Tensor
-        Normalised float32 (B, 3, h, w), on the CPU.
+        Normalised float32 (B, 3, h, w), on the CPU or on the device of the reader's lanes.
     """
 
     positions: IntArray
@@ -51,14 +55,18 @@ class ImageReader:
         Its preprocess counts.
     options : EngineOptions
         Workers and time limit.
+    lanes : Lanes, optional
+        To a device that is fed ahead of its work, see `featx.vision.tuning.feeding`; without them images stay here.
     """
 
-    def __init__(self, manifest: Manifest, spec: FeatureSpec, options: EngineOptions) -> None:
+    def __init__(
+        self, manifest: Manifest, spec: FeatureSpec, options: EngineOptions, *, lanes: Lanes | None = None
+    ) -> None:
         self._manifest = manifest
         self._options = options
         self._plan = PixelPlan.of(spec)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.preprocess.mean, spec.preprocess.std))
-        self._mean, self._std = mean, std
+        self._lanes = lanes
+        self._normalised = Normalisation(spec.preprocess, "cpu" if lanes is None else lanes.device)
         self._pool: DecodePool | None = None
 
     def __enter__(self) -> ImageReader:
@@ -76,7 +84,7 @@ class ImageReader:
         return [self._manifest.keys[int(position)] for position in positions]
 
     def batches(
-        self, positions: Sequence[int] | IntArray, batch_size: int, views: Sequence[str] | None = None
+        self, positions: Sequence[int] | IntArray, batch_size: int, views: Iterable[str] | None = None
     ) -> Iterator[Batch]:
         """Yield samples in batches, in their order; later ones are decoded meanwhile.
 
@@ -86,36 +94,43 @@ class ImageReader:
             In the manifest.
         batch_size : int
             The last batch may be smaller.
-        views : sequence of str, optional
-            A view's text for each of the positions; the plain image by default.
+        views : iterable of str, optional
+            A view's text for each of the positions, taken as it is needed; the plain image by default.
 
         Raises
         ------
         ImageDecodeError
             A sample that cannot be read; names it.
         """
-        assert self._pool is not None, "an ImageReader is used in a with statement"
         order = np.asarray(positions, dtype=np.int64)
-        chosen = [PLAIN] * len(order) if views is None else views
+        decoded = self._decoded(order, batch_size, itertools.repeat(PLAIN) if views is None else iter(views))
+        if self._lanes is None:
+            for part, arrays in decoded:
+                yield Batch(part, self._normalised(torch.from_numpy(np.concatenate(arrays))))
+        else:
+            for part, pixels in feed(decoded, self._lanes):
+                yield Batch(part, self._normalised(pixels))
+
+    def _decoded(
+        self, order: IntArray, batch_size: int, views: Iterator[str]
+    ) -> Iterator[tuple[IntArray, list[NDArray[np.uint8]]]]:
+        """Yield the positions of each batch and the pixels of its images."""
+        assert self._pool is not None, "an ImageReader is used in a with statement"
         waiting: deque[Future[list[Outcome]]] = deque()
         begun, ahead = 0, _BATCHES_AHEAD * batch_size + 2 * self._options.n_threads
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             while begun < len(order) and len(waiting) < ahead:
-                waiting.append(self._pool.submit(int(order[begun]), [0], (chosen[begun],)))
+                waiting.append(self._pool.submit(int(order[begun]), [0], (next(views),)))
                 begun += 1
-            yield Batch(part, self._normalised([waiting.popleft().result()[0] for _ in part]))
+            yield part, [_pixels(waiting.popleft().result()[0]) for _ in part]
 
-    def _normalised(self, outcomes: Sequence[Outcome]) -> torch.Tensor:
-        for outcome in outcomes:
-            if outcome.pixels is None:
-                reason, _, detail = outcome.entry.reason.partition(": ")
-                raise ImageDecodeError(reason, detail, key=outcome.entry.key)
-        pixels = torch.from_numpy(
-            np.concatenate([outcome.pixels for outcome in outcomes if outcome.pixels is not None])
-        )
-        images = pixels.to(torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
-        return images.contiguous(memory_format=torch.channels_last)
+
+def _pixels(outcome: Outcome) -> NDArray[np.uint8]:
+    if outcome.pixels is None:
+        reason, _, detail = outcome.entry.reason.partition(": ")
+        raise ImageDecodeError(reason, detail, key=outcome.entry.key)
+    return outcome.pixels
 
 
 def epoch_order(n: int, random_state: int, epoch: int) -> IntArray:
@@ -123,6 +138,9 @@ def epoch_order(n: int, random_state: int, epoch: int) -> IntArray:
     return np.random.default_rng((random_state, epoch, n)).permutation(n)
 
 
-def epoch_views(positions: IntArray, kinds: Sequence[str], random_state: int, epoch: int) -> list[str]:
-    """Draw a view for each sample in an epoch: a function of the sample and of the arguments, not of its place."""
-    return [draw_view(kinds, (random_state, epoch, int(position))) for position in positions]
+def epoch_views(positions: IntArray, kinds: Sequence[str], random_state: int, epoch: int) -> Iterator[str]:
+    """Draw a view for each sample in an epoch, when it is asked for: a whole epoch's would keep a GPU waiting.
+
+    Each is a function of the sample and of the arguments, not of its place.
+    """
+    return (draw_view(kinds, (random_state, epoch, int(position))) for position in positions)

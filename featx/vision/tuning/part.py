@@ -25,6 +25,7 @@ from featx.vision.tuning.adapters import add_adapters, check_adapters, merge_ada
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.compiled import is_compiled
 from featx.vision.tuning.epochs import Epoch, Progress, Tuned
+from featx.vision.tuning.feeding import lanes_of
 from featx.vision.tuning.history import HistoryFiles, Recorder
 from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.lr_range import LrRange, find_lr
@@ -242,7 +243,7 @@ class PartTrainer:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _reader(self) -> ImageReader:
-        return ImageReader(self._manifest, self._backbone.spec, self._engine)
+        return ImageReader(self._manifest, self._backbone.spec, self._engine, lanes=lanes_of(self.device))
 
     def _checkpoint(self, task: PartTask) -> Checkpoint | None:
         if self._folder is None:

@@ -140,14 +140,12 @@ class Training:
     def _run_epoch(self, number: int) -> None:
         recipe, train = self.recipe, self._train
         order = epoch_order(len(train.positions), recipe.random_state, number)
-        kinds, view = IMAGE_KINDS[recipe.images], recipe.view_of(number)
-        views = epoch_views(train.positions[order], kinds, recipe.random_state, view)
         torch.manual_seed(hash_seed(recipe.random_state, number) + self._ranks.rank)  # dropout
         self.network.train()
         start, losses, n_images = time.perf_counter(), [], 0
         lr = 0.0
         with exact_arithmetic:
-            for positions, inputs in self._inputs(train.positions[order], views):
+            for positions, inputs in self._inputs(train.positions[order], recipe.view_of(number)):
                 codes = train.codes[order[n_images : n_images + len(positions)]]
                 record = self.optimisation.take_step(inputs, codes)
                 if not np.isfinite(record.loss) or not (np.isfinite(record.gradient) or record.is_skipped):
@@ -161,20 +159,20 @@ class Training:
             Epoch(number, float(np.mean(losses)), None, lr, self.optimisation.distance(), n_images / seconds)
         )
 
-    def _inputs(self, positions: IntArray, views: Sequence[str]) -> Iterator[tuple[IntArray, Inputs]]:
-        """Yield the positions of each batch, and this process's share of its images.
+    def _inputs(self, positions: IntArray, view: int) -> Iterator[tuple[IntArray, Inputs]]:
+        """Yield the positions of each batch, and this process's share of its images, in one of the epochs' views.
 
         Or of what the frozen lower part of the network gives for them.
         """
-        size = self.recipe.batch_size
+        recipe, size, read = self.recipe, self.recipe.batch_size, self.reader.batches
         places, share = self._ranks.places(len(positions), size), self._ranks.count(size)
-        own, own_views = positions[places], [views[place] for place in places]
-        read = self.reader.batches
+        own = positions[places]
+        views = epoch_views(own, IMAGE_KINDS[recipe.images], recipe.random_state, view)
         batches: Iterator[Inputs]
         if self.kept is None:
-            batches = (batch.images for batch in read(own, share, own_views))
+            batches = (batch.images for batch in read(own, share, views))
         else:
-            batches = (maps for _, maps in self.kept.batches(own, own_views, share, read))
+            batches = (maps for _, maps in self.kept.batches(own, list(views), share, read))
         for start, inputs in zip(range(0, len(positions), size), batches, strict=True):
             yield positions[start : start + size], inputs
 
