@@ -45,8 +45,11 @@ def check_time(tasks: Sequence[PartTask], recipe: Recipe, trainer: PartTrainer, 
         f"({_count(n_steps, 'step')}{tested}): at most about {_describe(hours)}"
     )
     if max_hours is not None and hours > max_hours:
-        fewer = "--cv 1 (one fold alone is tuned), " if len(tasks) > 2 else ""
-        raise UsageError(f"{said}, more than --max-hours {max_hours:g}; take {fewer}fewer --epochs, or --train head")
+        ways = ["--cv 1 (one fold alone is tuned)"] if len(tasks) > 2 else []
+        ways += ["a --lr of your own"] if 2 * n_test > n_steps else []
+        ways += ["fewer --epochs"] if recipe.epochs > 1 else []
+        ways.append("or --train head" if ways else "--train head")
+        raise UsageError(f"{said}, more than --max-hours {max_hours:g}; take {', '.join(ways)}")
     return said
 
 

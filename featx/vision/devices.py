@@ -12,7 +12,8 @@ import torch
 from featx.errors import UsageError
 
 AUTO = "auto"
-_KINDS = "auto, cpu, cuda, cuda:1, cuda:all, mps, or several with commas between them"
+_ONE = "one of auto, cpu, cuda, cuda:1, mps"
+_SEVERAL = "auto, cpu, cuda, cuda:1, cuda:all, mps, or several with commas between them"
 
 _TF32_SWITCHES: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
 """Modules of torch with a switch ``allow_tf32``."""
@@ -41,6 +42,11 @@ def choose_device(device: str = AUTO) -> str:
     UsageError
         If the device does not exist on this machine.
     """
+    return _choose(device, _ONE)
+
+
+def _choose(device: str, kinds: str) -> str:
+    """Return one device; `kinds` says what the user may write."""
     if device == AUTO:
         if torch.cuda.is_available():
             return "cuda"
@@ -48,14 +54,14 @@ def choose_device(device: str = AUTO) -> str:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"device {device!r} does not exist; take {_KINDS}") from error
+        raise UsageError(f"device {device!r} does not exist; take {kinds}") from error
     n_devices = {
         "cpu": 1,
         "cuda": _count_gpus(),
         "mps": int(torch.backends.mps.is_available()),
     }.get(wanted.type)
     if n_devices is None:
-        raise UsageError(f"device {device!r} is none that featx runs on; take {_KINDS}")
+        raise UsageError(f"device {device!r} is none that featx runs on; take {kinds}")
     if (wanted.index or 0) >= n_devices:
         found = f"torch sees {n_devices} of this kind" if n_devices else f"torch {torch.__version__} sees none"
         raise UsageError(f"device {device!r} is not on this machine ({found}); --device auto takes what there is")
@@ -78,10 +84,10 @@ def choose_devices(devices: str = AUTO) -> tuple[str, ...]:
     chosen = []
     for device in (part.strip() for part in devices.split(",")):
         if device == "cuda:all":
-            choose_device("cuda")
+            _choose("cuda", _SEVERAL)
             chosen += [f"cuda:{i}" for i in range(_count_gpus())]
         else:
-            chosen.append(choose_device(device))
+            chosen.append(_choose(device, _SEVERAL))
     if len(chosen) > 1:
         # A GPU named twice gains nothing and costs its memory twice; a second CPU has its use in tests.
         indexed = [f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device for device in chosen]

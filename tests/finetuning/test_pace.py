@@ -63,6 +63,20 @@ def test_the_test_of_learning_rates_is_part_of_the_time(recipe, n_test):
         check_time(tasks, recipe, Trainer(3600.0), n_steps - 1)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "n", "ways"),
+    [
+        (GIVEN, 3, "take --cv 1 (one fold alone is tuned), fewer --epochs, or --train head"),
+        (RECIPE, 1, "take a --lr of your own, fewer --epochs, or --train head"),
+        (dataclasses.replace(GIVEN, epochs=1), 1, "take --train head"),
+    ],
+)
+def test_the_ways_out_are_those_that_help(recipe, n, ways):
+    with pytest.raises(UsageError) as caught:
+        check_time([task(str(i), 20) for i in range(n)], recipe, Trainer(3600.0), 0.1)
+    assert str(caught.value).endswith(ways)
+
+
 def test_looking_at_validation_and_test_images_takes_a_third_of_training_on_them():
     tasks = [task("1", 20, n_validate=8, n_test=12)]
     n_steps, n_asked = 3 * 3, (1 + 1 + 3 + 3 + 1) * 8 + 12  # the check, the start, epochs, the way between, the end

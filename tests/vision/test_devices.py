@@ -9,6 +9,7 @@ import torch
 from featx.errors import DeviceMemoryError, UsageError
 from featx.vision import devices
 from featx.vision.devices import (
+    choose_device,
     choose_devices,
     describe_numerics,
     exact_arithmetic,
@@ -57,6 +58,12 @@ def test_devices_that_cannot_be_are_usage_errors(monkeypatch, text, words):
     gpus(monkeypatch, 3)
     with pytest.raises(UsageError, match=words):
         choose_devices(text)
+
+
+@pytest.mark.parametrize("text", ["gpu", "cpu,cpu", "cuda:all", "meta"])
+def test_who_wants_one_device_is_not_told_to_name_several(text):
+    with pytest.raises(UsageError, match=r"take one of auto, cpu, cuda, cuda:1, mps$"):
+        choose_device(text)
 
 
 def test_all_gpus_of_a_machine_without_one_are_none_and_not_the_cpu(monkeypatch):
