@@ -152,7 +152,8 @@ def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, val
         return 0
     result.save(target)
     if curves:
-        draw_curves(read_history(folder / LINES), curves, score=result.frozen.options.scoring)
+        taken = {part.name: part.best_epoch for part in result.history}
+        draw_curves(read_history(folder / LINES), curves, score=result.frozen.options.scoring, taken=taken)
     if as_json:
         output.print_json({**result.to_dict(), "output": target})
     else:

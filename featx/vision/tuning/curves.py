@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from featx.errors import MissingExtraError, StoreWriteError, UsageError
@@ -31,8 +32,14 @@ def check_curves(path: Path) -> None:
     _library()
 
 
-def draw_curves(rows: Sequence[EpochRow], path: Path, *, score: str = "validation score") -> None:
-    """Draw loss and validation score by epoch, and mark each part's best epoch.
+def draw_curves(
+    rows: Sequence[EpochRow],
+    path: Path,
+    *,
+    score: str = "validation score",
+    taken: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Draw loss and validation score by epoch.
 
     Parameters
     ----------
@@ -41,6 +48,8 @@ def draw_curves(rows: Sequence[EpochRow], path: Path, *, score: str = "validatio
         ``.png`` or ``.svg``. The same rows give the same bytes.
     score : str
         What the validation score is called.
+    taken : mapping of str to int
+        The epoch that was taken of each part: is marked. Rows alone do not tell, as ties go by a second score.
 
     Raises
     ------
@@ -54,7 +63,7 @@ def draw_curves(rows: Sequence[EpochRow], path: Path, *, score: str = "validatio
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "featx"}):
         metadata: dict[str, str | None] = {"Date": None} if form == "svg" else {"Software": None}
-        _figure(rows, score).savefig(buffer, format=form, dpi=150, metadata=metadata)
+        _figure(rows, score, taken).savefig(buffer, format=form, dpi=150, metadata=metadata)
     try:
         disk.write_whole(path, buffer.getbuffer())
     except OSError as error:
@@ -70,9 +79,9 @@ def _library() -> Any:
     return matplotlib
 
 
-def _figure(rows: Sequence[EpochRow], score: str) -> Any:
+def _figure(rows: Sequence[EpochRow], score: str, taken: Mapping[str, int]) -> Any:
     figure = _library().figure.Figure(figsize=(9.0, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=True)
     parts = list(dict.fromkeys(row.part for row in rows))
     for number, part in enumerate(parts):
         own, colour = [row for row in rows if row.part == part], f"C{number % 10}"
@@ -80,16 +89,15 @@ def _figure(rows: Sequence[EpochRow], score: str) -> Any:
         scores = [(row.epoch, row.validation) for row in own if row.validation is not None]
         left.plot(*_columns(losses), color=colour, marker=".", label=part)
         right.plot(*_columns(scores), color=colour, marker=".", label=part)
-        if scores:
-            best = max(scores, key=lambda point: point[1])
-            right.plot(*best, color=colour, marker="o", markersize=8, fillstyle="none")
+        marked = [(epoch, value) for epoch, value in scores if epoch == taken.get(part)]
+        right.plot(*_columns(marked), color=colour, marker="o", markersize=8, fillstyle="none", linestyle="none")
     for axes, name in ((left, "training loss"), (right, score)):
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     if parts:
-        right.legend(title="part; circle: best", fontsize="small")
+        right.legend(title="part; circle: taken" if taken else "part", fontsize="small")
     return figure
 
 

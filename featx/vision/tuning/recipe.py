@@ -171,11 +171,15 @@ class Recipe:
             ("--patience", self.patience, 0, math.inf),
             ("--random-state", self.random_state, 0, math.inf),
         ):
-            if not low <= number <= high or math.isnan(number):
+            if not low <= number <= high or not math.isfinite(number):
                 raise UsageError(
                     f"{option} {number:g}: expected at least {low}"
-                    + ("" if high == math.inf else f" and at most {high}")
+                    + (" and finite" if number == math.inf else "" if high == math.inf else f" and at most {high}")
                 )
+        if self.layer_decay == 0:
+            raise UsageError("--layer-decay 0: only the last block would learn; that is --train last-block")
+        if self.label_smoothing == 1:
+            raise UsageError("--label-smoothing 1: nothing would be left of the labels; take less")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready builtins."""

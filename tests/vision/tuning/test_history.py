@@ -146,11 +146,12 @@ def test_the_curves_are_those_of_the_rows():
     pytest.importorskip("matplotlib")
     from featx.vision.tuning.curves import _figure
 
-    left, right = _figure(rows_of("1", "2"), "accuracy").axes
+    left, right = _figure(rows_of("1", "2"), "accuracy", {"1": 1, "2": 0}).axes
     assert [line.get_label() for line in left.lines] == ["1", "2"]
     assert left.lines[0].get_xydata().tolist() == [[1, 0.7], [2, 0.5]]
     assert right.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 0.625], [2, 0.75]]
-    assert right.lines[1].get_xydata().tolist() == [[2, 0.75]]
+    assert [right.lines[i].get_xydata().tolist() for i in (1, 3)] == [[[1, 0.625]], [[0, 0.5]]]
+    assert left.get_xlim() == right.get_xlim()
     assert (right.get_ylabel(), right.get_legend() is not None) == ("accuracy", True)
 
 

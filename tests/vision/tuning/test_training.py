@@ -443,7 +443,8 @@ def test_training_learns(backbone, reader, part):
 
 
 def test_recipes_refuse_what_they_do_not_take():
-    for wrong in ({"lr": -1.0}, {"epochs": -1}, {"warmup": 2.0}, {"class_weight": "x"}, {"lr": float("nan")}):
+    for wrong in ({"lr": -1.0}, {"epochs": -1}, {"warmup": 2.0}, {"class_weight": "x"}, {"lr": float("nan")},
+                  {"lr": float("inf")}, {"layer_decay": 0.0}, {"label_smoothing": 1.0}):  # fmt: skip
         with pytest.raises(UsageError):
             dataclasses.replace(QUICK, **wrong)
     for wrong in ({"optimiser": "adam"}, {"schedule": "x"}, {"images": "holiday"}, {"dtype": "int8"}):
