@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featx.errors import MissingExtraError
+from featx.errors import MissingExtraError, UsageError
 from featx.vision.tuning.history import EpochRow
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class EventFiles:
     ------
     MissingExtraError
         The tensorboard package is not installed.
+    UsageError
+        The folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +38,10 @@ class EventFiles:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("writing TensorBoard's files", "tensorboard") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--tensorboard {folder}: this cannot be a folder ({error.strerror})") from error
         self._make_writer, self._folder = SummaryWriter, folder
         self._writers: dict[str, Any] = {}
         self._n_written: dict[str, int] = {}

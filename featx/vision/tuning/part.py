@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.errors import InputError
+from featx.errors import InputError, UsageError
 from featx.manifest.record import Manifest
 from featx.spec import FeatureSpec
 from featx.vision import tensors
 from featx.vision.backbones import Backbone
 from featx.vision.devices import choose_device, exact_arithmetic
 from featx.vision.engine import EngineOptions
+from featx.vision.reading import NVJPEG
 from featx.vision.tuning.adapters import add_adapters, check_adapters, merge_adapters
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.compiled import is_compiled
@@ -272,10 +273,16 @@ def check_recipe(recipe: Recipe, backbone: Backbone, device: str) -> None:
     Raises
     ------
     UsageError
-        float16 elsewhere than on CUDA; steps that are to be compiled without a compiler; no layers for adapters.
+        float16 elsewhere than on CUDA; steps that are to be compiled without a compiler; no layers for adapters; images
+        of which the decoder gives no views.
     MissingExtraError
         peft is not installed.
     """
+    if backbone.spec.preprocess.decoder == NVJPEG:
+        raise UsageError(
+            f"the features were made with decoder {NVJPEG!r}, which does not vary images; extract them again with "
+            "another --decoder"
+        )
     check_dtype(recipe.dtype, device)
     is_compiled(recipe, device, 0)
     if recipe.train == "lora":

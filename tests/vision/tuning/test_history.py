@@ -203,6 +203,15 @@ def test_tensorboard_shows_each_epoch_once_after_a_resumed_run_too(tmp_path):
     assert scalars(tmp_path, "2")["validation"] == [(0, 0.5)]
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_place_that_cannot_be_a_folder_is_refused_before_anything_is_trained(tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/runs"):
+        with pytest.raises(UsageError, match=r"--tensorboard .*file"):
+            EventFiles(tmp_path / place)
+
+
 def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"featx\[tensorboard\]"):

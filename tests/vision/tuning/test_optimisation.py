@@ -48,6 +48,13 @@ def test_float16_is_refused_where_it_does_not_train(tiny, manifest):
     check_dtype("float16", "cuda:1")
 
 
+def test_images_that_cannot_be_varied_are_refused(tiny, manifest):
+    preprocess = dataclasses.replace(tiny.spec.preprocess, decoder="nvjpeg")
+    by_gpu = dataclasses.replace(tiny, spec=dataclasses.replace(tiny.spec, preprocess=preprocess))
+    with pytest.raises(UsageError, match=r"'nvjpeg', which does not vary images; extract them again"):
+        PartTrainer(by_gpu, manifest, RECIPE, EngineOptions(num_workers=0, device="cpu"), n_classes=C)
+
+
 def test_bfloat16_is_near_float32_and_keeps_its_weights_in_float32(tiny, images):
     losses = []
     for dtype in ("float32", "bfloat16"):
