@@ -70,6 +70,8 @@ class ImageFeatures(_Features):
         that holds the weights, where they were the user's own.
     node, pooling : str or None
         Where features are read, and how they become a row; None: the input of the classifier, pooled as suits it.
+    image_size : int or None
+        Side in pixels of the square images that the network sees; None: as its weights were evaluated.
     dtype, storage : str
         Of the arithmetic, and to which features are rounded, as in a feature file.
     window : tuple of float, or None
@@ -109,6 +111,7 @@ class ImageFeatures(_Features):
         *,
         node: str | None = None,
         pooling: str | None = None,
+        image_size: int | None = None,
         dtype: str = "float32",
         storage: str = "float32",
         window: tuple[float, float] | None = None,
@@ -126,6 +129,7 @@ class ImageFeatures(_Features):
         self.weights = weights
         self.node = node
         self.pooling = pooling
+        self.image_size = image_size
         self.dtype = dtype
         self.storage = storage
         self.window = window
@@ -189,6 +193,7 @@ class ImageFeatures(_Features):
             weights=weights,
             node=self.node,
             pooling=self.pooling,
+            image_size=None if self.image_size is None else int(self.image_size),
             dtype=self.dtype,
             storage=self.storage,
             window=_pair(self.window),

@@ -73,6 +73,31 @@ class Preprocess:
     bands: tuple[int, ...] = ()
     decoder: str = "pillow"
 
+    @property
+    def side(self) -> int | None:
+        """Side of the square images that the network sees, in pixels; None: they are not square."""
+        size = set(self.crop or self.resize if len(self.crop or self.resize) == 2 else ())
+        return size.pop() if len(size) == 1 else None
+
+    def at_size(self, side: int) -> Preprocess:
+        """Return the preprocess that gives square images of another size, and shows the same part of each.
+
+        The resize keeps its proportion to the crop, rounded to whole pixels: 256 before a crop of 224 becomes 110
+        before one of 96.
+
+        Parameters
+        ----------
+        side : int
+            Width and height of what the network sees, in pixels, at least 1.
+        """
+        if self.crop == (side, side) or not (self.crop or len(self.resize) == 2):
+            return self
+        if not self.crop:
+            return dataclasses.replace(self, resize=(side, side))
+        shorter = min(self.crop)
+        resize = tuple(max(side, round(length * side / shorter)) for length in self.resize)
+        return dataclasses.replace(self, resize=resize, crop=(side, side))
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -191,6 +216,8 @@ class FeatureRequest:
         As typed: ``weights`` is ``"DEFAULT"``, an enum member, a file, ``"random"`` or ``"random:SEED"``.
     node, pooling : str or None
         None: the input of the classifier, and the pooling that suits the node.
+    image_size : int or None
+        Side in pixels of the square images that the network sees; None: as its weights were evaluated.
     dtype, storage : str
         ``"float32"`` or ``"bfloat16"`` / ``"float16"``; ``"float32"`` or ``"float16"``.
     window, percentiles : tuple of float, or None
@@ -213,6 +240,7 @@ class FeatureRequest:
     weights: str = "DEFAULT"
     node: str | None = None
     pooling: str | None = None
+    image_size: int | None = None
     dtype: str = "float32"
     storage: str = "float32"
     window: tuple[float, float] | None = None

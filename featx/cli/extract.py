@@ -60,6 +60,13 @@ COUNTED = {"class": "labels", "group": "groups", "split": "splits", "fold": "fol
     type=click.Choice(["avg", "max", "cls", "mean-tokens", "none"]),
     help="How the node's output becomes a vector (default: what suits the node).",
 )
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Side of the square images that the network sees (default: as its weights were evaluated). Smaller is faster, "
+    "and enough for small pictures; vision transformers take one size only.",
+)
 @click.option("--with-logits", is_flag=True, help="Also store the network's own class scores.")
 @click.option(
     "--dtype",

@@ -17,7 +17,6 @@ from featx.learn.coordinates import Isometry
 from featx.learn.draws import Draw
 from featx.learn.heads import HEADS, NEIGHBOURS, NOTHING, SHRINKAGES, STRENGTHS, find_head, make_scaler
 from featx.learn.inner_folds import OWN_SCALING, Rules, Samples, score_inner_folds
-from featx.learn.linear import SEARCH_TOL
 from featx.learn.path import fit_path
 from featx.learn.splits import make_folds
 from featx.learn.training import Scored, TrainingParts
@@ -27,6 +26,8 @@ IntArray = NDArray[np.int64]
 
 STACKED = {"logreg": "multinomial", "logreg-ovr": "logistic", "svm": "squared_hinge"}
 """Heads of which several are fitted at once, and their loss in `featx.learn.path`."""
+_TOL = 1e-6
+"""Norm of the gradient at which a fit ends: what it says is reported."""
 _AT_ONCE = 512
 """Rows of the sets in one matrix: more would be mostly other sets' rows."""
 
@@ -160,7 +161,7 @@ def _call_stack(samples: Samples, codes: IntArray, draws: Sequence[Draw], loss: 
         weights[number, start : start + len(own)] = 1.0
         start += len(own)
     places = np.concatenate([np.searchsorted(k, codes[draw.fitted]) for k, draw in zip(known, draws, strict=True)])
-    found = fit_path(X, places, np.array([value]), weights, loss=loss, tol=SEARCH_TOL)
+    found = fit_path(X, places, np.array([value]), weights, loss=loss, tol=_TOL)
     for number, (_, scored) in enumerate(rows):
         coef = bases[number].restore(found.coef[number, 0, :, : coordinates[number].shape[1]])
         decisions = scored @ coef.T + found.intercept[number, 0]

@@ -63,7 +63,8 @@ def load_backbone(request: FeatureRequest, *, progress: download.Progress | None
     UnknownNameError
         If the backbone, weights, node, pooling, dtype or storage does not exist.
     UsageError
-        If node, pooling and class scores do not go together, or views are asked for that cannot be.
+        If node, pooling and class scores do not go together, views are asked for that cannot be, or the network does
+        not take images of the size.
     WeightsError
         If the weights are missing, damaged, of another architecture, or cannot be downloaded.
     InputError
@@ -80,16 +81,40 @@ def load_backbones(requests: Sequence[FeatureRequest], *, progress: download.Pro
             if value not in known:
                 raise UnknownNameError(kind, value, known)
         Reading.check(request)
+        if request.image_size is not None and request.image_size < 1:
+            raise UsageError(f"an image size of {request.image_size} pixels: at least 1 is needed")
     planned = [views.plan_views(request.n_views, request.view_seed, request.view_kinds) for request in requests]
-    networks_of: dict[tuple[str, str], tuple[networks.LoadedNetwork, nodes.Trace]] = {}
+    networks_of: dict[tuple[str, str], networks.LoadedNetwork] = {}
+    traces: dict[tuple[str, str, int | None], nodes.Trace] = {}
     backbones = []
     for request, plan in zip(requests, planned, strict=True):
         key = request.backbone, request.weights
         if key not in networks_of:
-            loaded = networks.load_network(*key, progress)
-            networks_of[key] = loaded, networks.trace_network(request.backbone, loaded.network, loaded.preprocess)
-        backbones.append(_resolved(request, plan, *networks_of[key]))
+            networks_of[key] = networks.load_network(*key, progress)
+        loaded = _at_size(networks_of[key], request)
+        if (*key, request.image_size) not in traces:
+            traces[*key, request.image_size] = _trace(loaded, request)
+        backbones.append(_resolved(request, plan, loaded, traces[*key, request.image_size]))
     return backbones
+
+
+def _at_size(loaded: networks.LoadedNetwork, request: FeatureRequest) -> networks.LoadedNetwork:
+    if request.image_size is None:
+        return loaded
+    return replace(loaded, preprocess=loaded.preprocess.at_size(request.image_size))
+
+
+def _trace(loaded: networks.LoadedNetwork, request: FeatureRequest) -> nodes.Trace:
+    try:
+        return networks.trace_network(request.backbone, loaded.network, loaded.preprocess)
+    except UsageError as error:
+        if request.image_size is None:
+            raise
+        side = request.image_size
+        raise UsageError(
+            f"{request.backbone} does not take images of {side} x {side} pixels; leave --image-size out, or take a "
+            f"network without a fixed size ({error.__cause__})"
+        ) from error
 
 
 def _resolved(
@@ -217,6 +242,7 @@ def _load_again(spec: FeatureSpec, progress: download.Progress | None) -> Backbo
         weights=spec.weights,
         node=spec.node,
         pooling=spec.pooling,
+        image_size=spec.preprocess.side,
         dtype=spec.dtype,
         storage=spec.storage,
         window=spec.preprocess.window,

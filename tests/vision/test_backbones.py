@@ -14,7 +14,7 @@ import torchvision
 from featx.errors import InputError, UnknownNameError, UsageError, WeightsError
 from featx.spec import FeatureRequest, FeatureSpec, Preprocess
 from featx.vision import mini, registry, tensors
-from featx.vision.backbones import load_backbone, restore_backbone
+from featx.vision.backbones import load_backbone, load_backbones, restore_backbone
 from featx.vision.catalogue import list_backbones, list_nodes
 from featx.vision.embed import Embedder
 
@@ -544,6 +544,52 @@ def test_a_vision_transformer_is_built_for_its_image_size():
     network = registry.build("vit_b_16", preprocess.crop[0])
     assert preprocess.crop == (384, 384)
     assert network.encoder.pos_embedding.shape[1] == (384 // 16) ** 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "side", "resize", "crop"),
+    [
+        (((256,), (224, 224)), 96, (110,), (96, 96)),
+        (((256,), (224, 224)), 224, (256,), (224, 224)),
+        (((232,), (224, 224)), 448, (464,), (448, 448)),
+        (((256, 320), (224, 224)), 112, (128, 160), (112, 112)),
+        (((224, 224), ()), 96, (96, 96), ()),
+        (((256,), ()), 96, (256,), ()),  # images of different sizes: there is no crop to change
+        (((225,), (224, 224)), 3, (3,), (3, 3)),
+    ],
+)
+def test_another_image_size_shows_the_same_part_of_each_image(given, side, resize, crop):
+    preprocess = Preprocess(*given, mean=(0.5,) * 3, std=(0.5,) * 3).at_size(side)
+    assert (preprocess.resize, preprocess.crop) == (resize, crop)
+    assert preprocess.side == (None if resize == (256,) and not crop else side)
+
+
+def test_an_image_size_of_ones_own_is_in_the_spec_and_comes_back_with_it():
+    small, usual = load_backbones([request("mobilenet_v2", image_size=96), request("mobilenet_v2")])
+    assert (small.spec.preprocess.resize, small.spec.preprocess.crop) == ((110,), (96, 96))
+    assert small.network is usual.network
+    assert set(small.spec.differences(usual.spec)) == {"preprocess.resize", "preprocess.crop"}
+    restored = restore_backbone(small.spec)
+    assert restored.spec == small.spec
+    np.testing.assert_array_equal(features_of(restored)[0], features_of(small)[0])
+
+
+def test_a_map_of_features_has_the_image_sizes_shape():
+    backbone = load_backbone(request("resnet18", node="layer4", pooling="none", image_size=96))
+    assert backbone.spec.feature_shape == (512, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "vit_b_16", "image_size": 96}, "vit_b_16 does not take images of 96 x 96 pixels; leave"),
+        ({"backbone": "resnet18", "image_size": 0}, "an image size of 0 pixels: at least 1"),
+        ({"backbone": "alexnet", "image_size": 16}, "alexnet does not take images of 16 x 16"),
+    ],
+)
+def test_an_image_size_that_cannot_be_is_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        load_backbone(request(**options))
 
 
 @pytest.mark.slow
