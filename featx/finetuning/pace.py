@@ -45,11 +45,14 @@ def check_time(tasks: Sequence[PartTask], recipe: Recipe, trainer: PartTrainer, 
         f"({_count(n_steps, 'step')}{tested}): at most about {_describe(hours)}"
     )
     if max_hours is not None and hours > max_hours:
-        ways = ["--cv 1 (one fold alone is tuned)"] if len(tasks) > 2 else []
-        ways += ["a --lr of your own"] if 2 * n_test > n_steps else []
-        ways += ["fewer --epochs"] if recipe.epochs > 1 else []
-        ways.append("or --train head" if ways else "--train head")
-        raise UsageError(f"{said}, more than --max-hours {max_hours:g}; take {', '.join(ways)}")
+        ways = {
+            "--cv 1 (one fold alone is tuned)": len(tasks) > 2,
+            "a --lr of your own": 2 * n_test > n_steps,
+            "fewer --epochs": recipe.epochs > 1,
+            "--train head": recipe.train != "head",
+        }
+        helping = " or ".join(way for way, helps in ways.items() if helps) or "fewer images"
+        raise UsageError(f"{said}, more than --max-hours {max_hours:g}; take {helping}")
     return said
 
 

@@ -66,9 +66,10 @@ def test_the_test_of_learning_rates_is_part_of_the_time(recipe, n_test):
 @pytest.mark.parametrize(
     ("recipe", "n", "ways"),
     [
-        (GIVEN, 3, "take --cv 1 (one fold alone is tuned), fewer --epochs, or --train head"),
-        (RECIPE, 1, "take a --lr of your own, fewer --epochs, or --train head"),
+        (GIVEN, 3, "take --cv 1 (one fold alone is tuned) or fewer --epochs or --train head"),
+        (RECIPE, 1, "take a --lr of your own or fewer --epochs or --train head"),
         (dataclasses.replace(GIVEN, epochs=1), 1, "take --train head"),
+        (dataclasses.replace(GIVEN, epochs=1, train="head"), 1, "take fewer images"),
     ],
 )
 def test_the_ways_out_are_those_that_help(recipe, n, ways):
