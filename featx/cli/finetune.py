@@ -113,6 +113,7 @@ def command(source: str, target: str, quiet: bool, as_json: bool, **values: Any)
 
 def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, values: dict[str, Any]) -> int:
     from featx.finetune import Keep, Start, plan_finetune
+    from featx.finetuning.material import FEATURES
     from featx.spec import FeatureRequest
     from featx.store.target import check_target
     from featx.vision.engine import EngineOptions
@@ -139,7 +140,9 @@ def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, val
             notify=output.say,
         )
     except KeyboardInterrupt:
-        output.say("stopped before the training: nothing is saved")
+        is_kept = any(folder.glob(f"{FEATURES}*"))
+        kept = "; extracted features are kept, and the same command takes them" if is_kept else ""
+        output.say(f"stopped before the training: {target} is not written{kept}")
         raise
     try:
         with output.progress("finetune", "images", quiet=quiet) as advance:

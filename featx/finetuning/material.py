@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from featx.vision.backbones import Backbone
 
 IntArray = NDArray[np.int64]
-_FEATURES = "features.h5"
+FEATURES = "features.h5"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class Gathering:
         if bundle is not None:
             return self._from_bundle(bundle, code)
         with tempfile.TemporaryDirectory(prefix="featx-") as scratch:
-            path = (self.keep.folder or Path(scratch)) / _FEATURES
+            path = (self.keep.folder or Path(scratch)) / FEATURES
             return self._extracted(path, start)
 
     def _extracted(self, path: Path, start: Start) -> Material:

@@ -175,6 +175,27 @@ def test_a_stopped_run_leaves_an_earlier_bundle_as_it_was(featx, pictures, tmp_p
     assert Path("tuned.featx").read_bytes() == b"of an earlier run"
 
 
+def test_stopped_before_the_training_it_says_what_is_kept_and_the_same_command_takes_it(featx, pictures, monkeypatch):
+    arguments = ("finetune", pictures, *OWN, *GROUPS, *QUICK, "-o", "tuned.featx")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featx.finetuning.material.load_features", stop)
+        stopped = featx(*arguments)
+    assert stopped.code == 130
+    assert "tuned.featx is not written; extracted features are kept, and the same command takes them" in flat(
+        stopped.err
+    )
+    assert not Path("tuned.featx").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("featx.finetuning.material.load_features", stop)
+        patch.setattr("featx.vision.local_engine.iter_local", None)  # nothing is computed again
+        assert featx(*arguments).code == 130
+    assert featx(*arguments).code == 0
+
+
 def facts_without_clock(path):
     facts = load_bundle(path).facts
     facts["finetune"]["seconds"] = 0
