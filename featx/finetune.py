@@ -275,7 +275,7 @@ class FinetuneJob:
         BundleError
             If it cannot be written.
         """
-        save_frozen(self.frozen, path, {"verdict": None, "holds": FROZEN}, "was stopped before it could be judged")
+        save_frozen(self.frozen, path, {"verdict": None, "holds": FROZEN}, "was stopped before it was finished")
 
     def _train(self, part: TuningPart, pace: Pace) -> TunedPart:
         task = self.judging.images.task(part)

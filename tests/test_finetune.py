@@ -392,7 +392,7 @@ def test_a_stopped_run_leaves_the_frozen_classifier(photos, bundle):
     job = plan(photos)
     job.save_frozen("stopped.featx")
     stopped = load_bundle("stopped.featx")
-    assert stopped.facts["description"].endswith("A fine-tune of the network was stopped before it could be judged.")
+    assert stopped.facts["description"].endswith("A fine-tune of the network was stopped before it was finished.")
     assert stopped.facts["finetune"] == {"verdict": None, "holds": "frozen"}
     found = predict("stopped.featx", photos, engine=HERE, allow_code=SMALL)
     expected = predict(bundle, photos, engine=HERE, allow_code=SMALL)

@@ -34,6 +34,8 @@ _RECIPE = (
 @click.option("--backbone", default="resnet50", show_default=True, metavar="NAME",
     help="Without --from and --features: which network.")  # fmt: skip
 @click.option("--weights", default="DEFAULT", show_default=True, metavar="WEIGHTS", help="And its weights.")
+@click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS",
+    help="And the side of the images that it sees.  [default: as its weights were evaluated]")  # fmt: skip
 @options.source_options
 @click.option("--head", "heads", multiple=True, default=["logreg"], show_default=True, metavar="NAME",
     help="Of the frozen classifier; linear ones are where tuning begins.")  # fmt: skip
@@ -45,6 +47,7 @@ _RECIPE = (
     help="Of each training part, for the choice of the best epoch.")  # fmt: skip
 @click.option("--split", type=click.Choice(["auto", "ignore"]), default="auto", show_default=True,
     help="Whether train, val and test are kept apart.")  # fmt: skip
+@click.option("--group-near-duplicates", is_flag=True, help="Keep near-duplicates in one fold.")
 @click.option("--positive", metavar="CLASS", help="Of two classes, the one whose sensitivity is meant.")
 @click.option("--recipe", default="default", show_default=True, metavar="NAME",
     help="default, or head-sgd: the classic tutorial's; the options below change it.")  # fmt: skip
@@ -130,7 +133,9 @@ def _run(ranks: Ranks, source: str, target: str, quiet: bool, as_json: bool, val
             Start(
                 bundle=values["start"],
                 features=values["features"],
-                request=FeatureRequest(backbone=values["backbone"], weights=values["weights"]),
+                request=FeatureRequest(
+                    backbone=values["backbone"], weights=values["weights"], image_size=values["image_size"]
+                ),
             ),
             _read_options(values),
             source_options=options.read_source_options(values),
@@ -183,6 +188,7 @@ def _read_options(values: dict[str, Any]) -> FinetuneOptions:
             cv=values["cv"] if values["cv"] > 1 else _FOLDS,
             inner_cv=values["inner_cv"],
             split=values["split"],
+            group_near_duplicates=values["group_near_duplicates"],
             positive=values["positive"],
             class_weight=values["class_weight"],
             allow_missing=values["allow_missing"],
@@ -200,7 +206,7 @@ def _keep_frozen(job: FinetuneJob, target: str) -> None:
         return
     job.save_frozen(target)
     output.say(
-        f"stopped: {target} holds the frozen classifier, which is complete; whether tuning helps is not known yet. "
+        f"stopped: {target} holds the frozen classifier, which is complete; the tuning is not finished. "
         f"{go_on[0].upper()}{go_on[1:]}"
     )
 

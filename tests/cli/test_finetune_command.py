@@ -60,6 +60,17 @@ def flat(text):
     return " ".join(text.split())
 
 
+def test_the_size_of_the_images_and_near_duplicates_are_what_the_options_say(featx, pictures):
+    size, twins = ("--image-size", 24), "--group-near-duplicates"
+    ran = featx(
+        "finetune", pictures, *OWN, *GROUPS, *QUICK, *size, twins, "--force", "--validation", 0, "-o", "t.featx"
+    )
+    assert ran.code == 0, ran.err
+    bundle = load_bundle("t.featx")
+    assert (bundle.spec.weights, bundle.spec.preprocess.crop) == ("tuned", (24, 24))
+    assert bundle.facts["options"]["group_near_duplicates"]
+
+
 def test_it_says_what_it_will_do_then_the_verdict_and_what_it_rests_on(featx, pictures):
     ran = featx("finetune", pictures, *OWN, *GROUPS, *QUICK, "-o", "tuned.featx")
     assert ran.code == 0, ran.err
@@ -155,7 +166,7 @@ def test_a_stopped_run_leaves_a_usable_bundle_says_so_and_goes_on(featx, picture
     assert (stopped.code, stopped.out) == (130, "")
     for words in (
         "tuned.featx holds the frozen classifier",
-        "whether tuning helps is not known yet",
+        "the tuning is not finished",
         "--resume goes on",
     ):
         assert words in flat(stopped.err)
