@@ -104,7 +104,9 @@ def featx(head: str, X: np.ndarray, y: np.ndarray, work: Work) -> np.ndarray:
     names = np.array([f"{code:03d}" for code in range(y.max() + 1)])[y]
     # As `featx fit` does: one thread for each task where there are several, or little to do.
     with threadpool_limits(None if len(X) >= MANY else 1):
-        samples = Samples.scaled(X, names, "raw")
+        n_functions = y.max() + 1 if y.max() > 1 else 1
+        n_fits = int(len(work.folds) * len(work.grid) * n_functions)
+        samples = Samples.scaled(X, names, "raw", n_fits=n_fits)
         found = score_inner_folds(samples, {head: work.grid}, work.folds, Rules("accuracy"))[head]
     if not found.converged.all():
         print(f"    {np.sum(~found.converged)} fits of featx did not converge", flush=True)

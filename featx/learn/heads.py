@@ -86,6 +86,8 @@ class Head:
         Whether it has probabilities of its own; else they are a sigmoid of its decision values.
     is_isometric : bool
         Whether it depends on distances and angles alone, and may be fitted in `featx.learn.coordinates`.
+    is_solved : bool
+        Whether every fit takes the steps of a solver, `featx.learn.path`.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Head:
     search: Callable[[TrainingParts, Sequence[float]], Iterator[Scored]]
     has_probabilities: bool
     is_isometric: bool = True
+    is_solved: bool = False
 
 
 HEADS = {
@@ -107,6 +110,7 @@ HEADS = {
             make=lambda C, class_weight, _: NewtonLogisticRegression(C=C, class_weight=class_weight),
             search=partial(search_logistic, multinomial=True),
             has_probabilities=True,
+            is_solved=True,
         ),
         Head(
             name="svm",
@@ -115,6 +119,7 @@ HEADS = {
             make=lambda C, class_weight, _: NewtonLinearSVC(C=C, class_weight=class_weight),
             search=search_svm,
             has_probabilities=False,
+            is_solved=True,
         ),
         Head(
             name="svm-rbf",
@@ -134,6 +139,7 @@ HEADS = {
             make=lambda C, class_weight, _: NewtonLogisticRegression(C=C, class_weight=class_weight, multinomial=False),
             search=partial(search_logistic, multinomial=False),
             has_probabilities=True,
+            is_solved=True,
         ),
         Head(
             name="ridge",

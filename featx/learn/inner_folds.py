@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.coordinates import span_coordinates
+from featx.learn.coordinates import is_worth_while, span_coordinates
 from featx.learn.heads import find_head, make_scaler
 from featx.learn.metrics import scoring_values
 from featx.learn.training import Scored, TrainingParts
@@ -34,7 +34,8 @@ class Samples:
     scaling : str
         Of `featx.learn.heads.SCALINGS`.
     coordinates : float64 array like X, or None
-        The features in fewer coordinates, for heads that may be fitted in them; None where X depends on the part.
+        The features in fewer coordinates, for heads that may be fitted in them; None where X depends on the part, or
+        they are not worth while.
     """
 
     X: FloatArray
@@ -43,14 +44,20 @@ class Samples:
     coordinates: FloatArray | None
 
     @classmethod
-    def scaled(cls, X: FloatArray, y: NDArray[Any], scaling: str) -> Samples:
-        """Scale features where that can be done once for all, and put them into coordinates of their span."""
+    def scaled(cls, X: FloatArray, y: NDArray[Any], scaling: str, *, n_fits: int | None = None) -> Samples:
+        """Scale features where that can be done once for all, and put them into coordinates of their span.
+
+        Where a solver's fits are all that is done with them, `n_fits` says how many: few are made as they are, see
+        `featx.learn.coordinates.is_worth_while`.
+        """
         if scaling in OWN_SCALING:
             return cls(X, y, scaling, None)
         rows = X.reshape(-1, X.shape[-1])
         scaler = make_scaler(scaling)
         if scaler is not None:
             rows = scaler.fit_transform(rows)
+        if n_fits is not None and not is_worth_while(rows.shape, n_fits):
+            return cls(rows.reshape(X.shape), y, scaling, None)
         coordinates = span_coordinates(rows)
         return cls(rows.reshape(X.shape), y, scaling, coordinates.reshape(*X.shape[:-1], -1))
 
@@ -121,7 +128,8 @@ def score_inner_folds(
             head = find_head(name)
             power = head.parameter.per_view if rules.use.train == "all" else 0
             of_rows = [value * float(samples.n_views) ** power for value in values]
-            said_of_folds = head.search(parts.of(isometric=head.is_isometric), of_rows)
+            n_fits = len(folds) * (len(classes) if len(classes) > 2 else 1) * len(values) if head.is_solved else None
+            said_of_folds = head.search(parts.of(isometric=head.is_isometric, n_fits=n_fits), of_rows)
             for (_, scored), said in zip(folds, said_of_folds, strict=True):
                 said = _mean_over_views(said, n_scored)
                 scores[name].append(
@@ -150,11 +158,13 @@ class Parts:
     def __init__(self, plain: TrainingParts, coordinates: FloatArray | None) -> None:
         self._plain, self._coordinates = plain, coordinates
 
-    def of(self, *, isometric: bool) -> TrainingParts:
-        """Return them for a head that depends on distances and angles alone, or not."""
+    def of(self, *, isometric: bool, n_fits: int | None = None) -> TrainingParts:
+        """Return them for a head that depends on distances and angles alone, or not; for so many fits of a solver."""
         if not isometric:
             return self._plain
         if self._coordinates is None:
+            if n_fits is not None and not is_worth_while(self._plain.X.shape, n_fits):
+                return self._plain
             self._coordinates = span_coordinates(self._plain.X)
         return replace(self._plain, X=self._coordinates)
 

@@ -115,7 +115,8 @@ def fit_path(
     together = n_functions if loss == "multinomial" else 1
     xp, grid = namespace(X), np.asarray(C, dtype=np.float64)
     centre = X.mean(axis=0) * (loss != "squared_hinge")  # a penalised intercept would be another one after centring
-    rows = xp.concatenate([X - centre, xp.ones_like(X[:, :1])], axis=1)
+    rows = xp.concatenate([X, xp.ones_like(X[:, :1])], axis=1)
+    rows[:, :-1] -= centre  # in place: X may fill much of the memory
     shape = (len(weights), len(grid), n_functions)
     coef, intercept = np.zeros((*shape, X.shape[1])), np.zeros(shape)
     gradient, n_iter = np.zeros(shape), np.zeros(shape, dtype=np.int64)

@@ -106,6 +106,14 @@ class Space:
         """How many columns of coefficients a linear head has, about."""
         return len(np.unique(y))
 
+    def n_solved(self, y: NDArray[Any], jobs: Sequence[Job]) -> int | None:
+        """How many fits of one function a solver makes with each scaling; None where other heads take part."""
+        if not all(find_head(name).is_solved for name in self.heads):
+            return None
+        n_functions = self.n_columns(y) if self.n_columns(y) > 2 else 1
+        n_values = sum(len(self.values(name, sys.maxsize)) for name in self.heads)
+        return sum(len(job.inner) for job in jobs) * n_functions * n_values
+
     @property
     def when_undefined(self) -> str:
         """What to do where the scoring is undefined."""
@@ -244,7 +252,8 @@ def run_jobs(
     report = _counter(total, progress)
     kept = None if ledger is None else (ledger, SearchKeys.of(X, y, space))
     with threadpool_limits(1):
-        samples = {scaling: Samples.scaled(X, y, scaling) for scaling in space.scalings}
+        n_fits = space.n_solved(y, jobs)
+        samples = {scaling: Samples.scaled(X, y, scaling, n_fits=n_fits) for scaling in space.scalings}
     with joblib.Parallel(n_jobs=_n_workers(n_jobs, X, y, jobs, space), return_as="generator") as parallel:
         found = report(
             _searches(parallel, samples, [(jobs[number], scaling) for number, scaling in tasks], space, kept)

@@ -57,6 +57,10 @@ class NumberSpace(Space):
         """How many columns of coefficients a linear head has."""
         return 1
 
+    def n_solved(self, _: NDArray[Any], __: Sequence[Job]) -> int | None:
+        """None: its heads are not those of `featx.learn.path` alone."""
+        return None
+
     @property
     def when_undefined(self) -> str:
         """What to do where the scoring is undefined."""
