@@ -24,6 +24,8 @@ _MAX_HALVINGS = 30
 _ARMIJO = 1e-4
 _ROUNDING = 1e-11
 """Relative error of a sum of losses, where large terms cancel: a step that adds less has not made it worse."""
+_BLOCK = 512
+"""Rows whose squares are there at a time: those of all would be another matrix to find memory for."""
 _ROUGH_FROM = 1 << 19
 """From so many numbers in the matrix on directions are computed in float32: caches hold less than that."""
 
@@ -186,7 +188,10 @@ class Curvature:
         """Lay it out in a precision, without a penalty."""
         xp = namespace(rows)
         rows, weights = xp.asarray(rows, dtype=dtype), xp.asarray(weights, dtype=dtype)
-        squares = (rows**2).T @ weights
+        squares = sum(
+            (rows[start : start + _BLOCK] ** 2).T @ weights[start : start + _BLOCK]
+            for start in range(0, len(rows), _BLOCK)
+        )
         return cls(rows, loss, weights, squares, 0.0 * squares[:, None])
 
     def with_penalty(self, penalty: Array) -> Curvature:
