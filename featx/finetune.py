@@ -227,10 +227,18 @@ class FinetuneJob:
             self.trainer.check_space(tasks[-1], len(tasks))
         recipe = self.options.recipe
         return [
+            *self._note_earlier(),
             *self._note_start(),
             f"{describe_images(recipe.images)} (--images says otherwise)",
             check_time(tasks, recipe, self.trainer, self.options.max_hours),
         ]
+
+    def _note_earlier(self) -> list[str]:
+        """Say so where an earlier run's checkpoints, perhaps of many hours, will be replaced."""
+        folder = self.keep.folder
+        if folder is None or self.keep.resume or not any(folder.glob("*.pt")):
+            return []
+        return [f"checkpoints of an earlier run in {folder} are replaced; to go on with them, stop and give --resume"]
 
     def _note_start(self) -> list[str]:
         """Say so where training cannot begin with the frozen head."""

@@ -60,6 +60,15 @@ def flat(text):
     return " ".join(text.split())
 
 
+@pytest.mark.parametrize("resume", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_checkpoints_of_an_earlier_run_are_not_replaced_silently(featx, pictures, resume):
+    arguments = ("finetune", pictures, *OWN, *GROUPS, *QUICK, "--cv", 1, "-o", "tuned.featx")
+    assert "earlier run" not in featx(*arguments).err
+    again = featx(*arguments, *(["--resume"] if resume else []))
+    assert again.code == 0, again.err
+    assert ("checkpoints of an earlier run in tuned.featx.tuning are replaced" in flat(again.err)) is not resume
+
+
 def test_the_size_of_the_images_and_near_duplicates_are_what_the_options_say(featx, pictures):
     size, twins = ("--image-size", 24), "--group-near-duplicates"
     ran = featx(
