@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from featx.learn.coordinates import n_functions  # noqa: E402
 from featx.learn.inner_folds import Rules, Samples, score_inner_folds  # noqa: E402
 
 GRID = tuple(10.0**power for power in range(-6, 4))
@@ -104,8 +105,7 @@ def featx(head: str, X: np.ndarray, y: np.ndarray, work: Work) -> np.ndarray:
     names = np.array([f"{code:03d}" for code in range(y.max() + 1)])[y]
     # As `featx fit` does: one thread for each task where there are several, or little to do.
     with threadpool_limits(None if len(X) >= MANY else 1):
-        n_functions = y.max() + 1 if y.max() > 1 else 1
-        n_fits = int(len(work.folds) * len(work.grid) * n_functions)
+        n_fits = len(work.folds) * len(work.grid) * n_functions(int(y.max()) + 1)
         samples = Samples.scaled(X, names, "raw", n_fits=n_fits)
         found = score_inner_folds(samples, {head: work.grid}, work.folds, Rules("accuracy"))[head]
     if not found.converged.all():

@@ -31,13 +31,18 @@ def is_worth_while(shape: tuple[int, int], n_fits: int) -> bool:
     shape : tuple of int
         Of the rows: samples, features.
     n_fits : int
-        Training parts times classes (one where there are two) times values of C.
+        Training parts times `n_functions` times values of C.
     """
     n_samples, n_features = shape
     n = min(shape)
     finding = (1 if n_samples < n_features else 2) * 2 * n * n_samples * n_features + _EIGEN * n**3
     fits = n_fits * _PRODUCTS * 2 * n_samples * n_features * _SLOWER
     return fits * (1 - 2 / 3 * n / n_features) > finding
+
+
+def n_functions(n_classes: int) -> int:
+    """Return how many functions tell so many classes apart: one is enough for two."""
+    return n_classes if n_classes > 2 else 1
 
 
 class Isometry:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featx.learn.coordinates import is_worth_while, span_coordinates
+from featx.learn.coordinates import is_worth_while, n_functions, span_coordinates
 from featx.learn.heads import find_head, make_scaler
 from featx.learn.metrics import scoring_values
 from featx.learn.training import Scored, TrainingParts
@@ -128,7 +128,7 @@ def score_inner_folds(
             head = find_head(name)
             power = head.parameter.per_view if rules.use.train == "all" else 0
             of_rows = [value * float(samples.n_views) ** power for value in values]
-            n_fits = len(folds) * (len(classes) if len(classes) > 2 else 1) * len(values) if head.is_solved else None
+            n_fits = len(folds) * n_functions(len(classes)) * len(values) if head.is_solved else None
             said_of_folds = head.search(parts.of(isometric=head.is_isometric, n_fits=n_fits), of_rows)
             for (_, scored), said in zip(folds, said_of_folds, strict=True):
                 said = _mean_over_views(said, n_scored)

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from featx.errors import LabelsError, UsageError
 from featx.learn.choice import Choice
 from featx.learn.convergence import Unconverged, counting
+from featx.learn.coordinates import n_functions
 from featx.learn.heads import NEIGHBOURS, STRENGTHS, Parameter, find_head, fit_head
 from featx.learn.inner_folds import FoldScores, Rules, Samples, score_inner_folds
 from featx.learn.search_ledger import SearchKeys, SearchLedger
@@ -110,9 +111,8 @@ class Space:
         """How many fits of one function a solver makes with each scaling; None where other heads take part."""
         if not all(find_head(name).is_solved for name in self.heads):
             return None
-        n_functions = self.n_columns(y) if self.n_columns(y) > 2 else 1
         n_values = sum(len(self.values(name, sys.maxsize)) for name in self.heads)
-        return sum(len(job.inner) for job in jobs) * n_functions * n_values
+        return sum(len(job.inner) for job in jobs) * n_functions(self.n_columns(y)) * n_values
 
     @property
     def when_undefined(self) -> str:
