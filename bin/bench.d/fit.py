@@ -4,8 +4,8 @@ Each cell of the table is one matrix of features (rows x features, classes). Eve
 the same five folds of the same features, which are standardised once for all; scikit-learn with its own tolerances, and
 with enough iterations to converge. Each runs in a process of its own, one after another, with all cores: scikit-learn's
 searches in as many processes where a cell is large. A contender that a cell's time limit stops is tried again, with
-featx, on one fold and three values of C. On large cells scikit-learn is tried on these alone, and stands beside featx on
-the same and beside featx on all folds and values. Ratios are of seconds for each fit.
+featx, on one fold and three values of C. On large cells scikit-learn is tried on these alone, and stands beside featx
+on the same and beside featx on all folds and values. Ratios are of seconds for each fit.
 """
 
 import argparse
