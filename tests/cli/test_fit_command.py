@@ -402,3 +402,44 @@ def test_results_are_printed_before_a_bundle_that_cannot_be_written(featx, featu
     assert "No space left on device" in " ".join(outcome.err.split())
     assert "balanced_accuracy" in outcome.out
     assert (tmp_path / "x.featx.search").exists()  # --resume has the answer again in no time
+
+
+@pytest.fixture
+def interrupted(featx, features, tmp_path, monkeypatch):
+    """A bundle's name, with all searches of its fit beside it: the disk was full when it was to be saved."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featx.learn.bundle.disk.write_whole", full)
+        assert featx("fit", features, "-o", tmp_path / "x.featx", *QUICK).code == 6
+    return tmp_path / "x.featx"
+
+
+def test_resume_says_how_many_searches_it_took_up(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK, "--resume")
+    assert outcome.code == 0
+    assert "taken up from the fit that was interrupted: 7 searches" in " ".join(outcome.err.split())
+
+
+def test_resume_says_that_kept_searches_are_of_another_fit(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK, "--scoring", "accuracy", "--resume")
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 0
+    assert "warning: --resume: none of the 7 searches in" in said
+    assert "is of this fit" in said
+
+
+def test_resume_says_that_there_was_nothing_to_go_on_with(featx, features, tmp_path):
+    outcome = featx("fit", features, "-o", tmp_path / "x.featx", *QUICK, "--resume")
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 0
+    assert "warning: --resume: there was nothing to go on with" in said
+
+
+def test_a_fit_that_begins_again_says_what_it_drops(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK)
+    said = " ".join(outcome.err.split())
+    assert "warning: 7 searches of an interrupted fit are dropped and begun again" in said
+    assert "--resume" in said
