@@ -182,11 +182,23 @@ def test_predict_on_a_feature_file_equals_predict_on_its_images(featx, bundle, f
                        [[float(p) for p in row[3:]] for row in rows[1:]], atol=1e-5)  # fmt: skip
 
 
-def test_predict_prints_scores_where_labels_are_known(featx, bundle, photos, tmp_path):
+def test_predict_prints_scores_where_labels_are_known(featx, bundle, tmp_path, write_photo):
+    write_photo(tmp_path / "new" / "moss" / "a.png", (60, 140, 60), 300)
+    outcome = featx("predict", bundle, tmp_path / "new", "-o", tmp_path / "p.csv")
+    assert "scores on the 1 image whose label is known" in outcome.out
+    report = featx("predict", bundle, tmp_path / "new", "--json").json
+    assert report["evaluation"]["n_samples"] == 1
+    assert report["evaluation"]["estimand"] == "the score of this one classifier on new samples like these"
+
+
+def test_scores_on_training_images_alone_do_not_pass_for_scores_of_new_ones(featx, bundle, photos, tmp_path):
     outcome = featx("predict", bundle, photos, "-o", tmp_path / "p.csv")
-    assert "whose label is known" in outcome.out
-    report = featx("predict", bundle, photos, "--json").json
-    assert report["evaluation"]["n_samples"] == 16
+    said = " ".join(outcome.out.split())
+    assert "scores on the 16 images that the classifier was fitted on" in said
+    assert "what they estimate: nothing that holds for new samples: the head was fitted on 16 of these 16" in said
+    assert "new samples like these" not in said
+    on_stdout = " ".join(featx("predict", bundle, photos).err.split())
+    assert "16 images that the classifier was fitted on: balanced_accuracy" in on_stdout
 
 
 def test_predict_says_which_images_were_in_the_training_set_and_scores_the_new_ones(
