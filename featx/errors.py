@@ -82,7 +82,7 @@ class UnknownNameError(UsageError, LookupError):
         message = f"unknown {kind} {name!r}"
         if self.matches:
             message += f"; did you mean {', '.join(self.matches)}?"
-        elif len(known) <= 12:
+        elif 0 < len(known) <= 12:
             message += f"; known: {', '.join(known)}"
         if hint:
             message += f"\n{hint}"

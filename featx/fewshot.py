@@ -64,7 +64,8 @@ def fewshot(
         Labels or groups that leave too few to draw or to score.
     """
     start = time.perf_counter()
-    study = _Study.of(load_features(path, allow_missing=options.allow_missing), options)
+    features = load_features(path, allow_missing=options.allow_missing)
+    study = _Study.of(features, options)
     heads = _episodes(study, progress) if options.episodes else _curves(study, progress)
     pool, scored = study.parts if study.parts is not None else (np.arange(study.n_labelled),) * 2
     return FewShotResult(
@@ -79,6 +80,7 @@ def fewshot(
         not_scored=study.not_scored,
         options=options,
         seconds=time.perf_counter() - start,
+        locked=features.locked,
     )
 
 

@@ -98,6 +98,7 @@ def rank(
         has_views=any(one.spec is not None and one.spec.n_views > 1 for one in columns),
         options=options,
         seconds=time.perf_counter() - start,
+        locked=next((one.locked for one in columns if one.locked is not None), None),
     )
 
 

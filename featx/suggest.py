@@ -69,7 +69,10 @@ def suggest(
         if differences:
             raise SpecMismatchError(differences, path=str(unlabelled), hint="extract both in the same way")
     labelled_bytes = set(features.sha256[features.y != ""].tolist()) - {""}
+    n_offered = len(others)
     others = others.take(np.array([sha not in labelled_bytes for sha in others.sha256], dtype=bool))
+    if unlabelled is not None and n_offered and not len(others):
+        raise LabelsError(f"all {n_offered:,} images of {unlabelled} have a label already, in {path}: by their bytes")
     if not len(others):
         raise LabelsError("there is no sample without a label to choose from; give a file of them by --unlabelled")
     scaler = make_scaler(options.scaling)

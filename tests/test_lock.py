@@ -16,12 +16,14 @@ from threadpoolctl import threadpool_limits
 from featx.caching.exporting import export_features
 from featx.caching.merging import merge_features
 from featx.errors import BundleError, LabelsError, SpecMismatchError, StoreWriteError, UsageError
+from featx.fewshot import FewShotOptions, fewshot
 from featx.fit import FitOptions, fit, fit_features, save
 from featx.info import describe
 from featx.learn.bundle import load_bundle
 from featx.learn.dataset import load_features, load_locked
 from featx.lock import LockOptions, lock, open_locked
 from featx.predict import predict
+from featx.rank import RankOptions, rank
 from featx.store.file import FeatureFile
 
 SPEC = spec_of(24)
@@ -215,6 +217,13 @@ def test_predict_scores_nothing_on_locked_samples_neither_from_the_file_nor_from
         assert hidden == locked_keys(file)
         assert all(predictions.predicted)
         assert any("24 of 120 images are of the locked test set" in note for note in predictions.notes)
+
+
+def test_rank_and_fewshot_leave_locked_samples_out_and_say_how_many(file):
+    lock(file)
+    for result in (rank([str(file)], RankOptions(n_jobs=1)), fewshot(file, FewShotOptions(heads=("lda",), shots=(1,)))):
+        assert [note for note in result.notes if "Locked on" in note and note.endswith("here: 24 samples.")]
+        assert result.to_dict()["left_out"]["locked"] == 24
 
 
 def test_exported_tables_have_no_label_for_locked_samples(tmp_path, file):

@@ -176,6 +176,8 @@ def test_images_of_the_training_set_are_counted_and_the_new_ones_have_scores_of_
         "4 of 10 images were in the training set; the scores on them say nothing about new images."
     ]
     assert predictions.evaluation.n_samples == 10
+    assert predictions.evaluation.estimand.endswith("new samples: the head was fitted on 4 of these 10")
+    assert predictions.evaluation_new.estimand == "the score of this one classifier on new samples like these"
     assert predictions.evaluation_new.n_samples == 6
     assert predictions.evaluation_new.scores["accuracy"].mean == pytest.approx(4 / 6)
     data = predictions.to_dict()

@@ -95,6 +95,7 @@ def command(
         return 0
     if unlabelled is not None:
         raise UsageError("--unlabelled is what --suggest N chooses from; give both")
+    _check_episodes(few.episodes)
     with output.progress("fewshot", "fits", quiet=quiet) as advance:
         result = fewshot(file, few, progress=advance)
     if as_json:
@@ -102,6 +103,16 @@ def command(
     else:
         _print(result)
     return 0
+
+
+def _check_episodes(n: int) -> None:
+    """Raise UsageError for an option of episodes where none were asked for."""
+    from featx.errors import UsageError
+
+    context = click.get_current_context()
+    for name in () if n else ("ways", "queries"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name} is of episodes: give --episodes N as well")
 
 
 def _show_suggestions(found: list[Suggestion], as_json: bool) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featx.cli import label_report, options, output, regression_report, report
 from featx.cli.auto import auto_options, fit_auto, take_auto
 from featx.learn.tasks import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS, Task
+
+if TYPE_CHECKING:
+    from featx.learn.search_ledger import SearchLedger
 
 REPORTS: dict[str, Callable[[Any], None]] = {
     CLASSIFICATION: report.print_fit,
@@ -148,6 +151,8 @@ def command(
     if auto is not None and fit_options.task != CLASSIFICATION:
         raise UsageError(f"--auto races backbones for classes; it has no meaning for --task {fit_options.task} yet")
     ledger = None if target is None else SearchLedger(Path(f"{target}.search"), resume=resume)
+    if ledger is not None:
+        _say_dropped(ledger)
     try:
         result: Any = None
         if auto is not None:
@@ -162,6 +167,8 @@ def command(
         if ledger is not None and ledger.path.exists():
             output.say("finished searches are kept: the same command with --resume goes on")
         raise
+    if ledger is not None:
+        _say_taken_up(ledger)
     if not as_json:
         REPORTS[fit_options.task](result)  # before what can fail: a full disk must not cost the answer
     if target is not None:
@@ -178,3 +185,27 @@ def command(
         click.echo(f"\nsaved: {target}")
         click.echo("next: " + output.to_type(f"featx predict {target} NEW-IMAGES/ -o predictions.csv"))
     return 0
+
+
+def _say_dropped(ledger: SearchLedger) -> None:
+    """Say what is forgotten of an earlier fit, where it was not asked to go on."""
+    if ledger.n_kept and not ledger.resume:
+        output.say_warning(
+            f"{output.count(ledger.n_kept, 'search')} of an interrupted fit {'is' if ledger.n_kept == 1 else 'are'} "
+            "dropped and begun again: --resume would have gone on with what is the same."
+        )
+
+
+def _say_taken_up(ledger: SearchLedger) -> None:
+    """Say what `--resume` went on with, and why it was nothing."""
+    if not ledger.resume:
+        return
+    if ledger.n_found:
+        output.say(f"taken up from the fit that was interrupted: {output.count(ledger.n_found, 'search')}")
+    elif ledger.n_kept:
+        output.say_warning(
+            f"--resume: none of the {output.count(ledger.n_kept, 'search')} in {ledger.path} is of this fit (other "
+            "features, labels, options or versions), so all were made."
+        )
+    else:
+        output.say_warning(f"--resume: there was nothing to go on with: no finished search in {ledger.path}.")

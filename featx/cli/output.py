@@ -95,8 +95,8 @@ def range_of(interval: Interval) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return ``1 image``, ``2,000 images``, ``2 classes``."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    """Return ``1 image``, ``2,000 images``, ``2 classes``, ``2 searches``."""
+    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from featx.learn.race_account import RaceAccount, RaceLine
 
 LONGEST_NAME = 24  # letters of a backbone
+LONGEST_IN_RUNGS = 15  # where a line has more to hold
 MOST_KEYS = 10
 
 
@@ -21,8 +23,7 @@ def print_race(race: RaceAccount) -> None:
     if not race.races.decisions:
         click.echo("  no rungs: every backbone went through all images")
     else:
-        header = ["rung", "images", "backbone", "score", "95 % interval", "dropped in", ""]
-        output.print_table(header, [_row(line) for line in race.lines()])
+        print_rungs(race.lines())
     click.echo()
     output.print_table(
         ["backbone", "million parameters", "images", "computed now", "may win in"],
@@ -55,13 +56,20 @@ def print_race(race: RaceAccount) -> None:
             click.echo(f"    ... and {len(race.failures) - MOST_KEYS:,} more")
 
 
+def print_rungs(lines: Sequence[RaceLine]) -> None:
+    """Print the score of each backbone in each rung, and what became of it."""
+    header = ["rung", "images", "backbone", "score", "95 % interval", "dropped", ""]
+    output.print_table(header, [_row(line) for line in lines])
+    output.print_text("  p: of the sign-flip test beside the best of the rung; tied and kept ones went on")
+
+
 def _row(line: RaceLine) -> tuple[object, ...]:
     score = line.standing.score
     interval = "-" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
-    where = "" if line.race == "final" else f"in fold {line.race}: "
-    name, dropped = _short(line.standing.backbone), f"{line.n_dropped} of {line.n_races}"
+    where = "" if line.race == "final" else f"fold {line.race}: "
+    name, dropped = _short(line.standing.backbone, LONGEST_IN_RUNGS), f"{line.n_dropped} of {line.n_races}"
     return line.rung, line.n_samples, name, score.mean, interval, dropped, where + line.words
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    return name if len(name) <= longest else f"...{name[3 - longest :]}"

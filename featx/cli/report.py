@@ -176,10 +176,11 @@ def say_what_failed(predictions: Answers[Any]) -> None:
 
 def to_quote(predictions: Any) -> tuple[Any, str]:
     """Return the scores that say most about new images, and on which images they are."""
-    if predictions.evaluation_new is None or not any(predictions.seen):
-        evaluation, which = predictions.evaluation, "whose label is known"
-    else:
-        evaluation, which = predictions.evaluation_new, "that are new to the classifier and whose label is known"
+    evaluation, which = predictions.evaluation_new, "whose label is known"
+    if evaluation is None:
+        evaluation, which = predictions.evaluation, "that the classifier was fitted on"
+    elif any(predictions.seen):
+        which = f"that are new to the classifier and {which}"
     return evaluation, "" if evaluation is None else f"{output.count(evaluation.n_samples, 'image')} {which}"
 
 

@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TextIO, TypeVar
 
 import numpy as np
@@ -81,7 +81,7 @@ class Told:
         """
 
         def score(rows: BoolArray) -> E | None:
-            return evaluate(rows) if rows.any() else None
+            return self._owning_up(evaluate(rows), rows) if rows.any() else None
 
         known = self.known if scorable is None else self.known & scorable
         evaluation = score(known)
@@ -95,6 +95,16 @@ class Told:
             "evaluation": evaluation,
             "evaluation_new": score(known & ~self.seen) if self.seen.any() else evaluation,
         }
+
+    def _owning_up(self, evaluation: Any, rows: BoolArray) -> Any:
+        """Return an evaluation of some samples, whose estimand says where the head was fitted on them."""
+        n_seen, n = int(np.count_nonzero(rows & self.seen)), int(np.count_nonzero(rows))
+        if not n_seen:
+            return evaluation
+        return replace(
+            evaluation,
+            estimand=f"nothing that holds for new samples: the head was fitted on {n_seen:,} of these {n:,}",
+        )
 
 
 def write_number(number: float) -> str:

@@ -10,7 +10,7 @@ from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.label_errors import RANKINGS, LabelAudit
 from featx.learn.left_out_sites import SiteStudy
-from featx.learn.notes import note_plain, note_small_classes, note_unlabelled
+from featx.learn.notes import note_locked_out, note_plain, note_small_classes, note_unlabelled
 from featx.learn.options import FitOptions
 from featx.learn.search import Space
 from featx.learn.shortcuts import Shortcut
@@ -280,9 +280,7 @@ class AuditResult:
             )
         if "near-duplicates" in self.groups.source:
             notes.append(f"Images whose features are nearly the same are one group: {self.groups.n} groups.")
-        if self.locked is not None:
-            notes.append(f"Locked on {self.locked.date}, left out of everything here: {self.locked.n_samples} samples.")
-        notes += note_unlabelled(self.unlabelled)
+        notes += note_locked_out(self.locked) + note_unlabelled(self.unlabelled)
         if self.n_missing:
             notes.append(f"Samples without features, left out: {self.n_missing}.")
         notes += note_small_classes(self.small_classes)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featx.errors import InputError
 from featx.learn.alignment import align
 from featx.learn.convergence import Unconverged
-from featx.learn.dataset import Features, check_finite
+from featx.learn.dataset import Features, LockedPart, check_finite
 from featx.learn.search import Fitted, Outcome, Progress
 from featx.learn.views import ViewUse, choose_use
 
@@ -123,9 +123,16 @@ def _check_same_locks(files: Mapping[str, Features]) -> None:
             counts = [0 if one is None else one.n_samples for one in (first, other)]
             raise InputError(
                 f"{name} and {other_name} keep different samples locked ({counts[0]} and {counts[1]}): what is locked "
-                f"in one would be trained on in the other. Lock the one like the other: featx lock {other_name} --like "
-                f"{name}, or the other way round"
+                f"in one would be trained on in the other. {_how_to_lock_alike(name, first, other_name, other)}"
             )
+
+
+def _how_to_lock_alike(name: str, first: LockedPart | None, other_name: str, other: LockedPart | None) -> str:
+    """Say what to type: what is locked stays locked, so the file without a lock follows the one with it."""
+    if first is not None and other is not None:
+        return f"Both have a lock, and locks stay: extract one of them anew, and featx lock NEW.h5 --like {name}"
+    open_file, locked = (other_name, name) if other is None else (name, other_name)
+    return f"Lock the one like the other: featx lock {open_file} --like {locked}"
 
 
 @dataclass(frozen=True)

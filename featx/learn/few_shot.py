@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from featx.errors import UnknownNameError, UsageError
 from featx.learn.crossed import SCORINGS
-from featx.learn.dataset import Features
+from featx.learn.dataset import Features, LockedPart
 from featx.learn.groups import GroupIds, resolve_groups
 from featx.learn.heads import SCALINGS, find_head, order_of
 from featx.learn.intervals import Interval
 from featx.learn.learning_curve import LearningCurve
-from featx.learn.notes import list_counts
+from featx.learn.notes import list_counts, note_locked_out
 from featx.learn.plan import plan_evaluation
 from featx.learn.small_fits import Fixed
 
@@ -198,6 +198,8 @@ class FewShotResult:
         Classes of which the fixed part has no sample.
     options : FewShotOptions
     seconds : float
+    locked : LockedPart or None
+        What the file keeps for the last test: it took no part.
     """
 
     heads: list[ShotHead]
@@ -211,6 +213,7 @@ class FewShotResult:
     not_scored: list[str]
     options: FewShotOptions
     seconds: float
+    locked: LockedPart | None = None
 
     @property
     def metric(self) -> str:
@@ -226,6 +229,7 @@ class FewShotResult:
                 "No groups were given: if several images show the same patient, object or scene, these scores are too "
                 "good. Extract with --group-column or --group-regex."
             )
+        notes += note_locked_out(self.locked)
         if self.small_classes:
             notes.append(f"Classes left out by --min-per-class: {list_counts(self.small_classes)}.")
         if self.not_scored:
@@ -247,7 +251,11 @@ class FewShotResult:
             "n_scored": self.n_scored,
             "description": self.description,
             "groups": None if self.groups.ids is None else {"n": self.groups.n, "source": self.groups.source},
-            "left_out": {"unlabelled": self.unlabelled, "small_classes": self.small_classes},
+            "left_out": {
+                "unlabelled": self.unlabelled,
+                "small_classes": self.small_classes,
+                "locked": 0 if self.locked is None else self.locked.n_samples,
+            },
             "warnings": self.notes,
             "options": asdict(self.options),
             "seconds": self.seconds,

@@ -56,6 +56,7 @@ def draw_held_out(
     can_share = (counts > 0).sum(axis=0) >= 2
     if np.count_nonzero(can_share) < 2:
         few = ", ".join(f"{name} ({n})" for name, n in zip(classes[:5], (counts > 0).sum(axis=0), strict=False))
+        few += f" and {n_classes - 5:,} more classes" if n_classes > 5 else ""
         raise LabelsError(
             f"a locked test set needs at least two classes, each in at least two groups of samples; groups by class: "
             f"{few or 'no labelled samples'}"

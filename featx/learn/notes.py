@@ -44,6 +44,13 @@ def note_locked(locked: LockedPart | None, what: str) -> list[str]:
     ]
 
 
+def note_locked_out(locked: LockedPart | None) -> list[str]:
+    """Say how many samples were left out because the file keeps them for the last test."""
+    if locked is None:
+        return []
+    return [f"Locked on {locked.date}, left out of everything here: {locked.n_samples} samples."]
+
+
 def note_failed(n: int) -> list[str]:
     """Say how many samples failed in extraction."""
     return [f"Samples that failed in extraction and have no row: {n}."] if n else []

@@ -58,14 +58,14 @@ class RaceLine:
 
     @property
     def words(self) -> str:
-        """What happened to it, and why."""
+        """What happened to it, and how sure it is that the best of the rung is better."""
         beside = self.standing.beside_best
         if beside is None:
             return "best"
         p = "" if beside.p_value is None else f", p = {beside.p_value:.2g}"
         if self.standing.dropped:
-            return f"dropped: {'tied, larger' if beside.is_tie else f'behind {beside.first}'}{p}"
-        return f"kept: {'tied with' if beside.is_tie else 'in the better half, behind'} {beside.first}{p}"
+            return f"{'larger, dropped' if beside.is_tie else 'dropped'}{p}"
+        return f"{'tied' if beside.is_tie else 'kept'}{p}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from featx.learn.dataset import LockedPart
 from featx.learn.groups import GroupIds
 from featx.learn.intervals import Interval
-from featx.learn.notes import note_no_groups, note_plain, note_small_classes, note_unlabelled
+from featx.learn.notes import note_locked_out, note_no_groups, note_plain, note_small_classes, note_unlabelled
 from featx.learn.options import FitOptions
 
 SCORES = {
@@ -162,6 +163,8 @@ class RankResult:
         Whether some file has several rows for each sample, of which the plain image's was taken.
     options : RankOptions
     seconds : float
+    locked : LockedPart or None
+        What a file keeps for the last test: it took no part.
     """
 
     files: list[RankedFile]
@@ -179,6 +182,7 @@ class RankResult:
     has_views: bool
     options: RankOptions
     seconds: float
+    locked: LockedPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``featx rank --json`` prints."""
@@ -196,6 +200,7 @@ class RankResult:
                 "unlabelled": self.unlabelled,
                 "small_classes": self.small_classes,
                 "not_for_choosing": self.n_not_ranked,
+                "locked": 0 if self.locked is None else self.locked.n_samples,
             },
             "caution": CAUTION,
             "remarks": self.remarks,
@@ -268,6 +273,7 @@ class RankResult:
         if self.n_left_out:
             notes.append(f"Samples that not every file has, left out: {self.n_left_out}.")
         notes += [
+            *note_locked_out(self.locked),
             *note_unlabelled(self.unlabelled),
             *note_small_classes(self.small_classes),
             *note_plain(self.has_views),

@@ -68,12 +68,21 @@ class SearchLedger:
     path : Path
     resume : bool
         Whether the searches that are in it are taken up, or forgotten.
+
+    Attributes
+    ----------
+    n_kept : int
+        Searches that were in it, of whatever fit.
+    n_found : int
+        Those of them that were taken up.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
-        self._found = dict(_read(path)) if resume else {}
-        self.n_found = 0
+        self.resume = resume
+        kept = dict(_read(path))
+        self.n_kept, self.n_found = len(kept), 0
+        self._found = kept if resume else {}
         if not resume:
             path.unlink(missing_ok=True)
 

@@ -2,6 +2,12 @@
 
 import pytest
 
+from featx.cli import race_report
+from featx.learn.intervals import Interval
+from featx.learn.paired import Comparison
+from featx.learn.race_account import RaceLine
+from featx.learn.racing import Standing
+
 AUTO = ("--auto", "--auto-backbone", "featx-mini", "--n-jobs", 1)
 LEAN = ("--cv", 2, "--inner-cv", 2, "--C-grid", "1:1:1", "--scaling", "raw", "--no-leak-gap", "--no-novelty",
     "--calibration", "none", "--conformal", "off", "-q")  # fmt: skip
@@ -56,3 +62,21 @@ def test_help_shows_what_is_new_and_not_every_option_of_extract(featx):
     assert "featx fit photos/ --auto -o photos.featx" in shown
     assert "--auto-backbone NAME" in shown
     assert "--label-column" not in shown
+
+
+@pytest.mark.parametrize("race", ["final", "1.5"])
+@pytest.mark.parametrize("p_value", [0.0001, 0.00012, 0.34])
+@pytest.mark.parametrize("dropped", [True, False])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "timm:vit_small_patch14_dinov2.lvd142m"])
+def test_what_became_of_a_backbone_fits_into_a_line(capsys, race, p_value, dropped, backbone):
+    score = Interval(0.9, 0.8, 0.95, [], "")
+    beside = Comparison(backbone, "featx-mini", "accuracy", (0.9, 0.8), 0.1, p_value, 300, "samples")
+    standing = Standing("featx-mini" if race == "final" else backbone, score, beside, dropped)
+    standings = (Standing(backbone, score, None, dropped=False), standing)
+    race_report.print_rungs([RaceLine(3, 1200, one, race, 6, 6) for one in standings])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    what = lines[2].split("6 of 6")[1]
+    assert ("dropped" in what) == dropped
+    assert f"p = {p_value:.2g}" in what
+    assert ("fold 1.5" in what) == (race == "1.5")

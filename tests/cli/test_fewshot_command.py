@@ -83,6 +83,16 @@ def test_suggestions_are_a_table_or_json(featx, file, folder):
     assert all(int(one["key"][:2]) >= 32 for one in elsewhere)
 
 
+def test_suggestions_from_a_file_of_labelled_images_alone_are_refused_by_its_name(featx, photos, tmp_path):
+    target, copy = tmp_path / "x.h5", tmp_path / "copy.h5"
+    for name in (target, copy):
+        assert featx("extract", photos, "-o", name, *MINI).code == 0
+    outcome = featx("fewshot", target, "--suggest", "3", "--unlabelled", copy)
+    assert outcome.code == 4
+    assert "all 16 images of" in outcome.err
+    assert "have a label already" in " ".join(outcome.err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -92,6 +102,8 @@ def test_suggestions_are_a_table_or_json(featx, file, folder):
         (["--episodes", "5", "--ways", "3"], 2, "--ways 3"),
         (["--episodes", "5", "--ways", "2", "--queries", "99"], 4, "ask for fewer"),
         (["--unlabelled", "x.h5"], 2, "--suggest"),
+        (["--ways", "2"], 2, "--ways is of episodes: give --episodes N as well"),
+        (["--queries", "2"], 2, "--queries is of episodes: give --episodes N as well"),
         (["--min-per-class", "99"], 4, "--min-per-class"),
         (["--C", "0"], 2, "--C"),
     ],

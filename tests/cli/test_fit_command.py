@@ -182,11 +182,23 @@ def test_predict_on_a_feature_file_equals_predict_on_its_images(featx, bundle, f
                        [[float(p) for p in row[3:]] for row in rows[1:]], atol=1e-5)  # fmt: skip
 
 
-def test_predict_prints_scores_where_labels_are_known(featx, bundle, photos, tmp_path):
+def test_predict_prints_scores_where_labels_are_known(featx, bundle, tmp_path, write_photo):
+    write_photo(tmp_path / "new" / "moss" / "a.png", (60, 140, 60), 300)
+    outcome = featx("predict", bundle, tmp_path / "new", "-o", tmp_path / "p.csv")
+    assert "scores on the 1 image whose label is known" in outcome.out
+    report = featx("predict", bundle, tmp_path / "new", "--json").json
+    assert report["evaluation"]["n_samples"] == 1
+    assert report["evaluation"]["estimand"] == "the score of this one classifier on new samples like these"
+
+
+def test_scores_on_training_images_alone_do_not_pass_for_scores_of_new_ones(featx, bundle, photos, tmp_path):
     outcome = featx("predict", bundle, photos, "-o", tmp_path / "p.csv")
-    assert "whose label is known" in outcome.out
-    report = featx("predict", bundle, photos, "--json").json
-    assert report["evaluation"]["n_samples"] == 16
+    said = " ".join(outcome.out.split())
+    assert "scores on the 16 images that the classifier was fitted on" in said
+    assert "what they estimate: nothing that holds for new samples: the head was fitted on 16 of these 16" in said
+    assert "new samples like these" not in said
+    on_stdout = " ".join(featx("predict", bundle, photos).err.split())
+    assert "16 images that the classifier was fitted on: balanced_accuracy" in on_stdout
 
 
 def test_predict_says_which_images_were_in_the_training_set_and_scores_the_new_ones(
@@ -402,3 +414,44 @@ def test_results_are_printed_before_a_bundle_that_cannot_be_written(featx, featu
     assert "No space left on device" in " ".join(outcome.err.split())
     assert "balanced_accuracy" in outcome.out
     assert (tmp_path / "x.featx.search").exists()  # --resume has the answer again in no time
+
+
+@pytest.fixture
+def interrupted(featx, features, tmp_path, monkeypatch):
+    """A bundle's name, with all searches of its fit beside it: the disk was full when it was to be saved."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featx.learn.bundle.disk.write_whole", full)
+        assert featx("fit", features, "-o", tmp_path / "x.featx", *QUICK).code == 6
+    return tmp_path / "x.featx"
+
+
+def test_resume_says_how_many_searches_it_took_up(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK, "--resume")
+    assert outcome.code == 0
+    assert "taken up from the fit that was interrupted: 7 searches" in " ".join(outcome.err.split())
+
+
+def test_resume_says_that_kept_searches_are_of_another_fit(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK, "--scoring", "accuracy", "--resume")
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 0
+    assert "warning: --resume: none of the 7 searches in" in said
+    assert "is of this fit" in said
+
+
+def test_resume_says_that_there_was_nothing_to_go_on_with(featx, features, tmp_path):
+    outcome = featx("fit", features, "-o", tmp_path / "x.featx", *QUICK, "--resume")
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 0
+    assert "warning: --resume: there was nothing to go on with" in said
+
+
+def test_a_fit_that_begins_again_says_what_it_drops(featx, features, interrupted):
+    outcome = featx("fit", features, "-o", interrupted, *QUICK)
+    said = " ".join(outcome.err.split())
+    assert "warning: 7 searches of an interrupted fit are dropped and begun again" in said
+    assert "--resume" in said

@@ -31,7 +31,13 @@ def test_names_are_shown_in_one_line():
 
 @pytest.mark.parametrize(
     ("number", "noun", "words"),
-    [(1, "image", "1 image"), (0, "image", "0 images"), (2000, "class", "2,000 classes"), (1, "class", "1 class")],
+    [
+        (1, "image", "1 image"),
+        (0, "image", "0 images"),
+        (2000, "class", "2,000 classes"),
+        (1, "class", "1 class"),
+        (2, "search", "2 searches"),
+    ],
 )
 def test_counts_are_english(number, noun, words):
     assert output.count(number, noun) == words

@@ -76,8 +76,13 @@ def test_files_that_keep_different_samples_locked_do_not_compete():
     part = LockedPart(2, "2024-05-01", (), ("0" * 64, "1" * 64))
     other = dataclasses.replace(part, sha256=("0" * 64, "2" * 64))
     locked = features(locked=part)
-    for files in ({"a": locked, "b": features()}, {"a": locked, "b": features(locked=other)}):
-        with pytest.raises(InputError, match=r"a and b keep different samples locked.*featx lock b --like a"):
+    found = "a and b keep different samples locked .*"
+    for files, words in (
+        ({"a": locked, "b": features()}, "Lock the one like the other: featx lock b --like a"),
+        ({"a": features(), "b": locked}, "Lock the one like the other: featx lock a --like b"),
+        ({"a": locked, "b": features(locked=other)}, "extract one of them anew.* featx lock NEW.h5 --like a"),
+    ):
+        with pytest.raises(InputError, match=found + words):
             made_ready(files, allow_missing=True)
     assert len(made_ready({"a": locked, "b": features(locked=dataclasses.replace(part, date="2024-06-01"))})) == 2
 

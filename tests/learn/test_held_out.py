@@ -67,6 +67,7 @@ def test_many_groups_are_drawn_quickly():
     ("y", "groups", "words"),
     [
         (["a", "b"], None, "two classes, each in at least two groups"),
+        ([*"abcdefg"], None, r"e \(1\) and 2 more classes$"),
         (["a"] * 10, None, "two classes"),
         ([], None, "no labelled samples"),
         (["a", "b"] * 10, [0] * 20, "two classes, each in at least two groups"),
