@@ -169,16 +169,18 @@ def command(
         raise
     if ledger is not None:
         _say_taken_up(ledger)
-    if not as_json:
-        REPORTS[fit_options.task](result)  # before what can fail: a full disk must not cost the answer
-    if target is not None:
-        save(result, target)
-    if ledger is not None:
-        ledger.remove()
-    if oof is not None:
-        save_out_of_fold(result, oof)
-    if cv_results is not None:
-        save_cv_results(result, cv_results)
+    try:
+        if not as_json:
+            REPORTS[fit_options.task](result)  # before what can fail: a full disk must not cost the answer
+    finally:  # nor a reader who has seen enough (`| head`) the classifier
+        if target is not None:
+            save(result, target)
+        if ledger is not None:
+            ledger.remove()
+        if oof is not None:
+            save_out_of_fold(result, oof)
+        if cv_results is not None:
+            save_cv_results(result, cv_results)
     if as_json:
         output.print_json(result.to_dict())
     elif target is not None:

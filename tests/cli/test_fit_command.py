@@ -4,11 +4,15 @@ import csv
 import errno
 import json
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from featx.learn.bundle import load_bundle
 
 TINY = ["--backbone", "squeezenet1_1", "--weights", "random"]
 QUICK = ["--scaling", "raw", "--C-grid", "1e-3:1e1:3", "--cv", "3", "--inner-cv", "2", "--n-jobs", "1"]
@@ -47,6 +51,19 @@ def test_fit_json_has_the_documented_keys_and_nothing_else_is_on_stdout(featx, f
     assert report["n_samples"] == 16
     assert report["seconds"] > 0
     assert {"chosen", "baseline", "confusion"} <= set(report)
+
+
+def test_a_reader_who_has_seen_enough_does_not_cost_the_classifier(features, tmp_path):
+    target = tmp_path / "photos.featx"
+    command = [sys.executable, "-m", "featx", "fit", str(features), "-o", str(target), *QUICK, "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # as `| head` does in the middle of a report
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() != 0
+    assert "Traceback" not in said
+    assert load_bundle(target).classes == ["moss", "rust"]
+    assert not list(tmp_path.glob("*.search"))
 
 
 def test_without_groups_a_loud_line_says_so(featx, photos, tmp_path):
