@@ -168,10 +168,17 @@ def test_training_begins_where_the_frozen_head_ends(tmp_path, own_photos, change
 def test_features_that_the_network_does_not_give_are_refused_before_the_first_step(photos):
     rough = FeatureRequest(backbone=SMALL, dtype="bfloat16")
     extract(photos, "rough.h5", request=rough, source_options=PATIENTS, engine=HERE)
-    seen = []
+    chosen, seen = options(recipe={"lr": None}, fit={"C_grid": (1e4, 1e4, 1)}), []
     with pytest.raises(InputError, match="does not begin where the frozen head ends"):
-        run(photos, from_file("rough.h5"), options(fit={"C_grid": (1e4, 1e4, 1)}), progress=seen.append)
+        run(photos, from_file("rough.h5"), chosen, progress=seen.append)
     assert seen == []
+
+
+def test_a_training_in_bfloat16_begins_where_the_frozen_head_ends_in_float32(photos):
+    chosen = options(recipe={"dtype": "bfloat16", "epochs": 1}, fit={"C_grid": (1e4, 1e4, 1)}, cv=1)
+    result = run(photos, chosen=chosen)
+    assert result.history[0].start_difference < 1e-4
+    assert len(result.history[0].epochs) == 2
 
 
 def test_a_head_that_is_no_layer_is_replaced_as_the_start_and_this_is_said(photos):
@@ -368,6 +375,15 @@ def test_finding_the_learning_rate_is_announced_and_counted(photos):
     assert set(epochs) == {0, 1, 2}
     assert [at.images for at in seen] == sorted({at.images for at in seen})
     assert all(at.images <= at.n_images for at in seen)
+
+
+def test_without_epochs_no_learning_rate_is_looked_for(photos):
+    said, seen = [], []
+    result = run(photos, chosen=options(recipe={"lr": None, "epochs": 0}), notify=said.append, progress=seen.append)
+    assert said[-1].startswith("3 trainings of up to 0 epochs on cpu (0 steps): ")
+    assert seen == []
+    assert [(part.lr, part.best_epoch) for part in result.history] == [(0.0, 0), (0.0, 0)]
+    assert (result.verdict.verdict, result.verdict.comparison.difference) == ("no-evidence", 0.0)
 
 
 def test_a_resumed_run_finds_the_same_and_counts_only_what_it_computes(tmp_path, photos):

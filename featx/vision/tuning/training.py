@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -226,7 +227,10 @@ class Training:
 
     def values(self, positions: IntArray) -> FloatArray:
         """Return the network's values (n, n_classes) for the plain images of samples."""
-        return network_values(self.network, self.reader, positions, self.optimisation)
+        optimisation = self.optimisation
+        return network_values(
+            self.network, self.reader, positions, optimisation.micro_batch, arithmetic=optimisation.autocast
+        )
 
     def _is_patience_over(self) -> bool:
         patience, best = self.recipe.patience, self._best
@@ -275,16 +279,21 @@ class Training:
 
 @torch.inference_mode()
 def network_values(
-    network: TunedNetwork, reader: ImageReader, positions: IntArray, optimisation: Optimisation
+    network: TunedNetwork,
+    reader: ImageReader,
+    positions: IntArray,
+    batch_size: int,
+    *,
+    arithmetic: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> FloatArray:
-    """Return a network's values (n, n_classes) for the plain images of samples."""
+    """Return a network's values (n, n_classes) for the plain images of samples: in float32, or another arithmetic."""
     was_training, ranks, n = network.training, Ranks.here(), len(positions)
     network.eval()
     device = next(network.parameters()).device
     found = [torch.empty((0, network.head.out_features), device=device)]
     with exact_arithmetic:
-        for batch in reader.batches(positions[ranks.own], optimisation.micro_batch):
-            with optimisation.autocast():
+        for batch in reader.batches(positions[ranks.own], batch_size):
+            with arithmetic():
                 found.append(network(batch.images.to(device)).float())
     network.train(was_training)
     return ranks.gather(torch.cat(found), n).cpu().numpy().astype(np.float64)
