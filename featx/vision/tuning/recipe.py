@@ -32,7 +32,7 @@ _IN_WORDS = {
     "spin": "turned by any angle",
     "colour": "brightness, contrast and colour changed by up to 20 %",
 }
-_LEFT_OUT = {"flip": "mirrored", "turn": "turned by quarters", "colour": "changed in colour"}
+_LEFT_OUT = {"flip": "mirrored", "turn": "turned", "colour": "changed in colour"}
 
 _KEPT_VIEWS = 4
 
@@ -238,7 +238,8 @@ def describe_images(images: str) -> str:
     if not kinds:
         return "training images are taken as they are"
     done = [_IN_WORDS[kind] for kind in kinds if not (kind == "turn" and "spin" in kinds)]
-    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in kinds]
+    turned = ("turn",) if "rotate" in kinds else ()
+    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in (*kinds, *turned)]
     listed = " or ".join(part for part in (", ".join(left_out[:-1]), *left_out[-1:]) if part)
     never = f"; never {listed}" if listed else ""
     return f"training images are varied as {images}: {', '.join(done)}{never}"
