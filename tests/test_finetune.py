@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -472,6 +473,27 @@ def test_one_class_in_a_split_is_refused(tmp_path):
         path.unlink()
     with pytest.raises(LabelsError, match="one class only"):
         finetune(folder, NEITHER, OPTIONS, engine=HERE)
+
+
+@pytest.mark.parametrize("places", [("train", "val"), ("train", "val", "test")])
+def test_a_comparison_on_one_class_is_refused_since_naming_it_always_would_win(tmp_path, places):
+    folder = write_colours(tmp_path / "split", 36, places=places)
+    for path in (folder / places[-1] / "rust").iterdir():
+        path.unlink()
+    said = f"{places[-1]}, on which tuned and frozen are compared, has samples of one class only, 'moss'"
+    with pytest.raises(LabelsError, match=said):
+        finetune(folder, NEITHER, OPTIONS, engine=HERE)
+
+
+def test_one_fold_of_one_class_is_refused_alone_and_compared_with_others(own_photos):
+    paths = sorted(own_photos.rglob("*.png"))
+    folds = ["a" if path.parent.name == "moss" and i % 2 else "bc"[i // 2 % 2] for i, path in enumerate(paths)]
+    named = [path.relative_to(Path.cwd()) for path in paths]
+    rows = [f"{path},{path.parent.name},{fold}" for path, fold in zip(named, folds, strict=True)]
+    Path("photos.csv").write_text("\n".join(["path,label,fold", *rows]))
+    with pytest.raises(LabelsError, match=r"fold a, .*'moss': .* Compare on all folds: --cv 5"):
+        finetune("photos.csv", NEITHER, options(cv=1), engine=HERE)
+    assert plan_finetune("photos.csv", NEITHER, options(cv=3), engine=HERE).parts[0].name == "a"
 
 
 @pytest.mark.parametrize("size", [1, 1000])
