@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from featx.errors import UnknownNameError, UsageError
@@ -270,8 +270,11 @@ def find_recipe(name: str, **changes: Any) -> Recipe:
     Raises
     ------
     UnknownNameError, UsageError
-        No such recipe, or a value that it does not take.
+        No such recipe, no value of this name, or one that it does not take.
     """
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
+    known = [field.name for field in fields(Recipe)]
+    for unknown in changes.keys() - known:
+        raise UnknownNameError("value of a recipe", unknown, known)
     return replace(RECIPES[name], **changes)
