@@ -216,11 +216,14 @@ class FinetuneJob:
 
         Raises
         ------
+        LabelsError
+            All that would be compared is of one class.
         UsageError
             It would take longer than it may.
         StoreWriteError
             There is not enough room for its checkpoints.
         """
+        self.judging.check(self.trials)
         tasks = [self.judging.images.task(part) for part in self.parts]
         if self.keep.folder is not None:
             self.keep.folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,10 +169,17 @@ def test_training_begins_where_the_frozen_head_ends(tmp_path, own_photos, change
 def test_features_that_the_network_does_not_give_are_refused_before_the_first_step(photos):
     rough = FeatureRequest(backbone=SMALL, dtype="bfloat16")
     extract(photos, "rough.h5", request=rough, source_options=PATIENTS, engine=HERE)
-    seen = []
+    chosen, seen = options(recipe={"lr": None}, fit={"C_grid": (1e4, 1e4, 1)}), []
     with pytest.raises(InputError, match="does not begin where the frozen head ends"):
-        run(photos, from_file("rough.h5"), options(fit={"C_grid": (1e4, 1e4, 1)}), progress=seen.append)
+        run(photos, from_file("rough.h5"), chosen, progress=seen.append)
     assert seen == []
+
+
+def test_a_training_in_bfloat16_begins_where_the_frozen_head_ends_in_float32(photos):
+    chosen = options(recipe={"dtype": "bfloat16", "epochs": 1}, fit={"C_grid": (1e4, 1e4, 1)}, cv=1)
+    result = run(photos, chosen=chosen)
+    assert result.history[0].start_difference < 1e-4
+    assert len(result.history[0].epochs) == 2
 
 
 def test_a_head_that_is_no_layer_is_replaced_as_the_start_and_this_is_said(photos):
@@ -370,6 +378,15 @@ def test_finding_the_learning_rate_is_announced_and_counted(photos):
     assert all(at.images <= at.n_images for at in seen)
 
 
+def test_without_epochs_no_learning_rate_is_looked_for(photos):
+    said, seen = [], []
+    result = run(photos, chosen=options(recipe={"lr": None, "epochs": 0}), notify=said.append, progress=seen.append)
+    assert said[-1].startswith("3 trainings of up to 0 epochs on cpu (0 steps): ")
+    assert seen == []
+    assert [(part.lr, part.best_epoch) for part in result.history] == [(0.0, 0), (0.0, 0)]
+    assert (result.verdict.verdict, result.verdict.comparison.difference) == ("no-evidence", 0.0)
+
+
 def test_a_resumed_run_finds_the_same_and_counts_only_what_it_computes(tmp_path, photos):
     whole = run(photos, chosen=FORCED)
     seen = []
@@ -456,6 +473,27 @@ def test_one_class_in_a_split_is_refused(tmp_path):
         path.unlink()
     with pytest.raises(LabelsError, match="one class only"):
         finetune(folder, NEITHER, OPTIONS, engine=HERE)
+
+
+@pytest.mark.parametrize("places", [("train", "val"), ("train", "val", "test")])
+def test_a_comparison_on_one_class_is_refused_since_naming_it_always_would_win(tmp_path, places):
+    folder = write_colours(tmp_path / "split", 36, places=places)
+    for path in (folder / places[-1] / "rust").iterdir():
+        path.unlink()
+    said = f"{places[-1]}, on which tuned and frozen are compared, has samples of one class only, 'moss'"
+    with pytest.raises(LabelsError, match=said):
+        finetune(folder, NEITHER, OPTIONS, engine=HERE)
+
+
+def test_one_fold_of_one_class_is_refused_alone_and_compared_with_others(own_photos):
+    paths = sorted(own_photos.rglob("*.png"))
+    folds = ["a" if path.parent.name == "moss" and i % 2 else "bc"[i // 2 % 2] for i, path in enumerate(paths)]
+    named = [path.relative_to(Path.cwd()) for path in paths]
+    rows = [f"{path},{path.parent.name},{fold}" for path, fold in zip(named, folds, strict=True)]
+    Path("photos.csv").write_text("\n".join(["path,label,fold", *rows]))
+    with pytest.raises(LabelsError, match=r"fold a, .*'moss': .* Compare on all folds: --cv 5"):
+        finetune("photos.csv", NEITHER, options(cv=1), engine=HERE)
+    assert plan_finetune("photos.csv", NEITHER, options(cv=3), engine=HERE).parts[0].name == "a"
 
 
 @pytest.mark.parametrize("size", [1, 1000])

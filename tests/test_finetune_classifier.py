@@ -283,6 +283,8 @@ def test_what_is_wrong_is_said(pixels, labels, tmp_path):
         fit(recipe="nothing")
     with pytest.raises(UnknownNameError):
         fit(train="everything")
+    with pytest.raises(UnknownNameError, match="value of a recipe 'mix_up'; did you mean mixup"):
+        fit(changes={"mix_up": 0.2})
     with pytest.raises(UsageError, match="validation"):
         fit(validation=0.7)
     with pytest.raises(UsageError, match="batch-size"):

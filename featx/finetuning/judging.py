@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featx.errors import LabelsError
 from featx.finetuning.labelled import LabelledImages
 from featx.fit import FitResult
 from featx.learn.gate import Verdict
@@ -49,6 +50,19 @@ class Judging:
     def classes(self) -> list[str]:
         """In the order of the networks' values."""
         return self.images.classes
+
+    def check(self, parts: Sequence[TuningPart]) -> None:
+        """Raise LabelsError where all that will be compared is of one class: what always names it would win."""
+        called = np.unique(self.study.data.y[np.concatenate([part.test for part in parts])])
+        if len(called) > 1:
+            return
+        name, way = self._scored(parts[0]), "Put samples of every class into it, or use --split ignore"
+        if parts[0].name != FINAL:
+            name, way = f"fold {name}", "Compare on all folds: --cv 5"
+        raise LabelsError(
+            f"{name}, on which tuned and frozen are compared, has samples of one class only, {str(called[0])!r}: a "
+            f"network that always names it would win. {way}"
+        )
 
     def judge(
         self, parts: Sequence[TuningPart], outcomes: Sequence[TunedPart]
@@ -93,7 +107,11 @@ class Judging:
 
     def _called_frozen(self, part: TuningPart) -> Called:
         """Return what the frozen head of the same training part says of the test part."""
-        fold = part.name if part.name != FINAL else ("val" if self.study.plan.scheme == "val" else "test")
+        fold = self._scored(part)
         said = {row.key: row for row in self.frozen.out_of_fold if row.fold == fold}
         rows = [said[key] for key in self.study.data.keys[part.test]]
         return np.array([row.predicted for row in rows]), np.array([row.probabilities for row in rows])
+
+    def _scored(self, part: TuningPart) -> str:
+        """Return the name of a part's test part: an outer fold, or a part of the split."""
+        return part.name if part.name != FINAL else "val" if self.study.plan.scheme == "val" else "test"

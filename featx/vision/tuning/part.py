@@ -34,7 +34,7 @@ from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
 from featx.vision.tuning.ranks import Ranks
 from featx.vision.tuning.recipe import Recipe
-from featx.vision.tuning.training import STATES, Part, Score, Training
+from featx.vision.tuning.training import STATES, Part, Score, Training, network_values
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -177,6 +177,7 @@ class PartTrainer:
         network = self._network(task)
         self._begin_history(keep=resume)
         with self._reader() as reader:
+            difference = check_start(task, network_values(network, reader, task.check, self._recipe.batch_size))
             recipe = self._with_lr(task, reader, resume=resume, progress=progress)
             training = Training(
                 network,
@@ -190,7 +191,6 @@ class PartTrainer:
                 progress=progress,
                 record=partial(self._tell_records, task.name),
             )
-            difference = check_start(task, training.values(task.check))
             tuned = training.run(resume=resume)
             network.restore(tuned.state)
             nothing = np.empty((0, self._n_classes))
@@ -209,12 +209,14 @@ class PartTrainer:
             record(part, epochs)
 
     def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool, progress: Progress | None) -> Recipe:
-        """Find the learning rate on the part's own training samples, where the recipe leaves it open.
+        """Find the learning rate on the part's own training samples, where the recipe leaves it open and trains at all.
 
         It is kept in the folder, so that a resumed training takes the same.
         """
         if self._recipe.lr is not None:
             return self._recipe
+        if not self._recipe.epochs:
+            return replace(self._recipe, lr=0.0)
         kept = None if self._folder is None else Checkpoint(self._folder / f"{task.name}.lr.pt", self._identity(task))
         state = kept.load() if kept is not None and resume else None
         if state is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from featx.errors import UnknownNameError, UsageError
@@ -32,7 +32,7 @@ _IN_WORDS = {
     "spin": "turned by any angle",
     "colour": "brightness, contrast and colour changed by up to 20 %",
 }
-_LEFT_OUT = {"flip": "mirrored", "turn": "turned by quarters", "colour": "changed in colour"}
+_LEFT_OUT = {"flip": "mirrored", "turn": "turned", "colour": "changed in colour"}
 
 _KEPT_VIEWS = 4
 
@@ -238,7 +238,8 @@ def describe_images(images: str) -> str:
     if not kinds:
         return "training images are taken as they are"
     done = [_IN_WORDS[kind] for kind in kinds if not (kind == "turn" and "spin" in kinds)]
-    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in kinds]
+    turned = ("turn",) if "rotate" in kinds else ()
+    left_out = [words for kind, words in _LEFT_OUT.items() if kind not in (*kinds, *turned)]
     listed = " or ".join(part for part in (", ".join(left_out[:-1]), *left_out[-1:]) if part)
     never = f"; never {listed}" if listed else ""
     return f"training images are varied as {images}: {', '.join(done)}{never}"
@@ -269,8 +270,11 @@ def find_recipe(name: str, **changes: Any) -> Recipe:
     Raises
     ------
     UnknownNameError, UsageError
-        No such recipe, or a value that it does not take.
+        No such recipe, no value of this name, or one that it does not take.
     """
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
+    known = [field.name for field in fields(Recipe)]
+    for unknown in changes.keys() - known:
+        raise UnknownNameError("value of a recipe", unknown, known)
     return replace(RECIPES[name], **changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featx.vision.devices import exact_arithmetic
+from featx.errors import DeviceMemoryError
+from featx.vision.devices import exact_arithmetic, is_out_of_memory
 from featx.vision.tuning.checkpoint import Checkpoint
 from featx.vision.tuning.epochs import Epoch, LossError, Progress, Record, State, TrainingProgress, Tuned, blend
 from featx.vision.tuning.images import ImageReader, epoch_order, epoch_views
@@ -226,7 +228,10 @@ class Training:
 
     def values(self, positions: IntArray) -> FloatArray:
         """Return the network's values (n, n_classes) for the plain images of samples."""
-        return network_values(self.network, self.reader, positions, self.optimisation)
+        optimisation = self.optimisation
+        return network_values(
+            self.network, self.reader, positions, optimisation.micro_batch, arithmetic=optimisation.autocast
+        )
 
     def _is_patience_over(self) -> bool:
         patience, best = self.recipe.patience, self._best
@@ -275,19 +280,42 @@ class Training:
 
 @torch.inference_mode()
 def network_values(
-    network: TunedNetwork, reader: ImageReader, positions: IntArray, optimisation: Optimisation
+    network: TunedNetwork,
+    reader: ImageReader,
+    positions: IntArray,
+    batch_size: int,
+    *,
+    arithmetic: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> FloatArray:
-    """Return a network's values (n, n_classes) for the plain images of samples."""
+    """Return a network's values (n, n_classes) for the plain images of samples: in float32, or another arithmetic.
+
+    Raises
+    ------
+    DeviceMemoryError
+        Even one image is too much; a batch that is goes through the network in parts.
+    """
     was_training, ranks, n = network.training, Ranks.here(), len(positions)
     network.eval()
     device = next(network.parameters()).device
     found = [torch.empty((0, network.head.out_features), device=device)]
     with exact_arithmetic:
-        for batch in reader.batches(positions[ranks.own], optimisation.micro_batch):
-            with optimisation.autocast():
-                found.append(network(batch.images.to(device)).float())
+        for batch in reader.batches(positions[ranks.own], batch_size):
+            with arithmetic():
+                found += _values_in_parts(network, batch.images, device)
     network.train(was_training)
     return ranks.gather(torch.cat(found), n).cpu().numpy().astype(np.float64)
+
+
+def _values_in_parts(network: TunedNetwork, images: torch.Tensor, device: torch.device) -> list[torch.Tensor]:
+    """Return the values of images (B, 3, h, w), in as many parts as memory asks for."""
+    try:
+        return [network(images.to(device)).float()]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    if len(images) == 1:
+        raise DeviceMemoryError(device=str(device), batch=1)
+    return [values for half in images.tensor_split(2) for values in _values_in_parts(network, half, device)]
 
 
 def accuracy(values: FloatArray, codes: IntArray) -> tuple[float, float]:

@@ -50,8 +50,10 @@ def test_sentences():
     assert describe_images("none") == "training images are taken as they are"
     assert describe_images("text") == (
         "training images are varied as text: windows of 70 to 100 % of the width and height; never mirrored, turned "
-        "by quarters or changed in colour"
+        "or changed in colour"
     )
+    assert describe_images("photographs").endswith("colour changed by up to 20 %; never turned")
+    assert describe_images("scans").endswith("turned by up to 10 degrees; never mirrored or changed in colour")
 
 
 def test_the_tutorials_recipe_has_a_learning_rate_and_the_default_one_finds_it():

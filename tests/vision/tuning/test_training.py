@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from featx.errors import ImageDecodeError, InputError, StoreWriteError, UnknownNameError, UsageError
+from featx.errors import (
+    DeviceMemoryError,
+    ImageDecodeError,
+    InputError,
+    StoreWriteError,
+    UnknownNameError,
+    UsageError,
+)
 from featx.manifest.folder import read_folder
 from featx.spec import FeatureRequest
 from featx.vision.backbones import load_backbone
@@ -21,7 +28,7 @@ from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation
 from featx.vision.tuning.recipe import HEAD_SGD, Recipe
-from featx.vision.tuning.training import Training, class_weights
+from featx.vision.tuning.training import Training, class_weights, network_values
 
 N, C = 12, 2
 QUICK = Recipe(epochs=2, batch_size=4, lr=1e-3, patience=0)
@@ -265,6 +272,23 @@ def test_too_little_memory_halves_the_micro_batch(backbone, reader, part, monkey
     record = step.take_step(batch.images, part.codes)
     assert np.isfinite(record.loss)
     assert step.micro_batch <= 3
+
+
+def test_too_little_memory_for_a_batch_of_plain_images_asks_for_parts_of_it(backbone, reader, part, monkeypatch):
+    network = tuned_network(backbone)
+    whole = network_values(network, reader, part.positions, N)
+    forward, most = type(network).forward, 3
+
+    def greedy(self, images):
+        if len(images) > most:
+            raise torch.OutOfMemoryError("too much")
+        return forward(self, images)
+
+    monkeypatch.setattr(type(network), "forward", greedy)
+    np.testing.assert_allclose(network_values(network, reader, part.positions, N), whole, atol=1e-5)
+    most = 0
+    with pytest.raises(DeviceMemoryError, match="even one image"):
+        network_values(network, reader, part.positions, N)
 
 
 def test_weights_of_classes():
