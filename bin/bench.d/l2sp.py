@@ -39,7 +39,7 @@ class Way:
 
     def recipe(self, epochs: int, seed: int) -> Recipe:
         sp, zero = (self.strength if self.name == name else 0.0 for name in ("L2-SP", "L2"))
-        return Recipe(epochs=epochs, patience=0, l2sp=sp, l2sp_head=sp, weight_decay=zero, random_state=seed)
+        return Recipe(epochs=epochs, patience=0, l2sp=sp, l2sp_beta=sp, weight_decay=zero, random_state=seed)
 
     def __str__(self) -> str:
         return f"{self.name} {self.strength:g}" if self.strength else "neither"

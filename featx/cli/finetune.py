@@ -20,7 +20,7 @@ _FOLDS = 5  # of the frozen classifier, where one alone is tuned
 
 _RECIPE = (
     "train", "epochs", "optimiser", "lr", "head_lr", "momentum", "weight_decay", "batch_size", "schedule", "warmup",
-    "layer_decay", "unfreeze", "l2sp", "l2sp_head", "l2sp_head_origin", "l2sp_all", "label_smoothing", "mixup",
+    "layer_decay", "unfreeze", "l2sp", "l2sp_beta", "l2sp_head", "l2sp_all", "label_smoothing", "mixup",
     "cutmix", "class_weight", "clip", "ema", "dtype", "images", "patience", "random_state",
     "lora_rank", "lora_alpha", "compile",
 )  # fmt: skip
@@ -66,8 +66,8 @@ _RECIPE = (
 @click.option("--layer-decay", type=float, help="Learning rate of each block, as a share of the next one's.  [0.9]")
 @click.option("--unfreeze", type=float, help="Share of the steps in which blocks open one after the other.  [0]")
 @click.option("--l2sp", type=float, help="How strongly weights are drawn back to where they came from.  [0.01]")
-@click.option("--l2sp-head", type=float, help="The same of the head.  [0.01]")
-@click.option("--l2sp-head-origin", type=click.Choice(["start", "zero"]), help="Where the head is drawn to.  [start]")
+@click.option("--l2sp-beta", type=float, help="The same of the head.  [0.01]")
+@click.option("--l2sp-head", type=click.Choice(["start", "zero"]), help="Where the head is drawn to.  [start]")
 @click.option("--l2sp-all/--l2sp-weights", default=None, help="Biases and norms are drawn back too.")
 @click.option("--weight-decay", type=float, help="[0]")
 @click.option("--label-smoothing", type=float, help="[0]")

@@ -121,9 +121,9 @@ class Optimisation:
         recipe, parameters = self.recipe, list(self.network.head.parameters())
         lr = recipe.largest_lr
         share = 1.0 if recipe.head_lr is None else recipe.head_lr / lr if lr else 0.0
-        origin = Anchor.here if recipe.l2sp_head_origin == "start" else Anchor.zero
+        origin = Anchor.here if recipe.l2sp_head == "start" else Anchor.zero
         drawn = _drawn(parameters, recipe.l2sp_all)
-        anchors = [origin(drawn, recipe.l2sp_head), Anchor.zero(_drawn(parameters, False), recipe.weight_decay)]
+        anchors = [origin(drawn, recipe.l2sp_beta), Anchor.zero(_drawn(parameters, False), recipe.weight_decay)]
         return _Block(parameters, share, anchors, is_head=True)
 
     def _anchors(self, parameters: list[nn.Parameter], alpha: float) -> list[Anchor]:

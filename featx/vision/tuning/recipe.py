@@ -74,9 +74,9 @@ class Recipe:
         once.
     l2sp : float
         Alpha of L2-SP for the backbone.
-    l2sp_head : float
+    l2sp_beta : float
         Beta, for the head.
-    l2sp_head_origin : {"start", "zero"}
+    l2sp_head : {"start", "zero"}
         Where the head is drawn to.
     l2sp_all : bool
         Whether biases and norms are drawn back as well as weights.
@@ -119,8 +119,8 @@ class Recipe:
     layer_decay: float = 0.9
     unfreeze: float = 0.0
     l2sp: float = 0.01
-    l2sp_head: float = 0.01
-    l2sp_head_origin: str = "start"
+    l2sp_beta: float = 0.01
+    l2sp_head: str = "start"
     l2sp_all: bool = False
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -142,7 +142,7 @@ class Recipe:
             ("dtype", self.dtype, DTYPES),
             ("kind of images", self.images, IMAGE_KINDS),
             ("choice for --compile", self.compile, COMPILE),
-            ("origin of the head", self.l2sp_head_origin, HEAD_ORIGINS),
+            ("origin of the head", self.l2sp_head, HEAD_ORIGINS),
         ):
             if value not in known:
                 raise UnknownNameError(what, value, known)
@@ -161,7 +161,7 @@ class Recipe:
             ("--layer-decay", self.layer_decay, 0, 1),
             ("--unfreeze", self.unfreeze, 0, 1),
             ("--l2sp", self.l2sp, 0, math.inf),
-            ("--l2sp-head", self.l2sp_head, 0, math.inf),
+            ("--l2sp-beta", self.l2sp_beta, 0, math.inf),
             ("--label-smoothing", self.label_smoothing, 0, 1),
             ("--mixup", self.mixup, 0, math.inf),
             ("--cutmix", self.cutmix, 0, math.inf),
@@ -255,7 +255,7 @@ HEAD_SGD = Recipe(
     schedule="constant",
     warmup=0.0,
     l2sp=0.0,
-    l2sp_head=0.0,
+    l2sp_beta=0.0,
     clip=0.0,
     patience=0,
 )

@@ -121,7 +121,7 @@ def test_one_step_of_l2sp_is_what_a_hand_computes():
 def test_a_huge_alpha_returns_the_start_and_alpha_0_is_plain_training(backbone, reader, part, optimiser):
     start = tuned_network(backbone).state()
     held = dataclasses.replace(
-        QUICK, optimiser=optimiser, l2sp=1e12, l2sp_head=1e12, l2sp_all=True, warmup=0.0, schedule="constant"
+        QUICK, optimiser=optimiser, l2sp=1e12, l2sp_beta=1e12, l2sp_all=True, warmup=0.0, schedule="constant"
     )
     state = train(backbone, reader, part, held).state
     for name, tensor in start.items():
@@ -131,7 +131,7 @@ def test_a_huge_alpha_returns_the_start_and_alpha_0_is_plain_training(backbone, 
 def test_alpha_0_is_plain_training_with_torchs_own_optimiser(backbone, reader, part):
     plain = dataclasses.replace(
         QUICK, optimiser="sgd", epochs=1, batch_size=N, schedule="constant", warmup=0.0, clip=0.0,
-        l2sp=0.0, l2sp_head=0.0, layer_decay=1.0, images="none",
+        l2sp=0.0, l2sp_beta=0.0, layer_decay=1.0, images="none",
     )  # fmt: skip
     other = copy.deepcopy(backbone.network)
     state = train(backbone, reader, part, plain).state
