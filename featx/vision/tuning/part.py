@@ -193,9 +193,12 @@ class PartTrainer:
             )
             tuned = training.run(resume=resume)
             network.restore(tuned.state)
-            nothing = np.empty((0, self._n_classes))
-            validate = nothing if task.validate is None else training.values(task.validate.positions)
-            test = training.values(task.test) if len(task.test) else nothing
+            # In float32, whatever the training was in: so the saved network will be asked.
+            batch_size, none = training.optimisation.micro_batch, np.empty(0, dtype=np.int64)
+            validate, test = (
+                network_values(network, reader, positions, batch_size)
+                for positions in (none if task.validate is None else task.validate.positions, task.test)
+            )
         return TunedPart(tuned, test, validate, difference, recipe.largest_lr)
 
     def _begin_history(self, *, keep: bool) -> None:

@@ -15,7 +15,7 @@ from featx.vision.tuning.images import ImageReader
 from featx.vision.tuning.mixing import mix
 from featx.vision.tuning.network import TunedNetwork
 from featx.vision.tuning.optimisation import Optimisation, check_dtype
-from featx.vision.tuning.part import PartTrainer
+from featx.vision.tuning.part import PartTask, PartTrainer
 from featx.vision.tuning.recipe import Recipe
 from featx.vision.tuning.training import Training
 
@@ -64,6 +64,21 @@ def test_bfloat16_is_near_float32_and_keeps_its_weights_in_float32(tiny, images)
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.05, atol=0.02)
+
+
+def test_what_is_reported_of_a_network_trained_in_bfloat16_is_what_predict_finds_in_float32(tiny, manifest, part):
+    coef = np.random.default_rng(0).normal(size=(C, tiny.spec.n_features))
+    with ImageReader(manifest, tiny.spec, EngineOptions(num_workers=0)) as reader, torch.inference_mode():
+        batch = next(reader.batches(part.positions, 12)).images
+        start = network_of(tiny).eval()
+        task = PartTask("1", part, part, part.positions, coef, np.zeros(C), False, part.positions, start(batch).numpy())
+        recipe = dataclasses.replace(RECIPE, dtype="bfloat16")
+        trainer = PartTrainer(tiny, manifest, recipe, EngineOptions(num_workers=0, device="cpu"), n_classes=C)
+        with torch.inference_mode(False):
+            outcome = trainer.train(task)
+        start.load_state_dict(outcome.tuned.state)
+        for said in (outcome.test, outcome.validate):
+            np.testing.assert_allclose(said, start(batch), rtol=1e-5, atol=1e-5)
 
 
 def with_scaler(backbone, scale):
