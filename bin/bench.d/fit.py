@@ -4,8 +4,7 @@ Each cell of the table is one matrix of features (rows x features, classes). Eve
 the same five folds of the same features, which are standardised once for all; scikit-learn with its own tolerances, and
 with enough iterations to converge. Each runs in a process of its own, one after another, with all cores: scikit-learn's
 searches in as many processes where a cell is large. A contender that a cell's time limit stops is tried again, with
-featx, on one fold and three values of C. On large cells scikit-learn is tried on these alone, and stands beside featx
-on the same and beside featx on all folds and values. Ratios are of seconds for each fit.
+featx, on one fold and three values of C. Ratios are of seconds of the same work.
 """
 
 import argparse
@@ -40,10 +39,6 @@ GRID = tuple(10.0**power for power in range(-6, 4))
 SHORT_GRID = (1e-4, 1e-2, 1.0)
 MANY = 2_000
 """From so many rows on everybody uses all cores: below, starting processes and threads costs more than they save."""
-LARGE = 10_000
-"""From so many rows on, and for so many numbers of rows x features x classes, one fold and three values of C."""
-
-
 SHORT, SHORT_RUNS = 2.0, 3
 """What takes fewer seconds is run so often, and the shortest time counts: the first call imports and plans."""
 
@@ -71,9 +66,6 @@ class Work:
 
     def name(self) -> str:
         return f"{len(self.folds)} x {len(self.grid)}"
-
-    def n_fits(self) -> int:
-        return len(self.folds) * len(self.grid)
 
 
 Run = Callable[[np.ndarray, np.ndarray, Work], np.ndarray]
@@ -244,30 +236,24 @@ def compare(cell: Cell, X: np.ndarray, y: np.ndarray, limit: float, only: str) -
             if reason:
                 print(f"{line} | | | | | | {reason} |", flush=True)
                 continue
-            is_told = False
-            for work in ((full, short), (short, short)) if cell.n >= LARGE else ((full, full), (short, short)):
-                ours = watch.time(head, partial(featx, head), work[0])
-                theirs = watch.time(name, run, work[1])
+            for work in (full, short):
+                ours = watch.time(head, partial(featx, head), work)
+                theirs = None if ours is None else watch.time(name, run, work)
                 if ours is not None and theirs is not None:
-                    print(f"{line} {told(work, (ours, theirs))} |", flush=True)
-                    is_told = True
-                    if work[0] is work[1]:
-                        break
-            if not is_told:
+                    print(f"{line} {work.name()} | {told(ours, theirs)} |", flush=True)
+                    break
+            else:
                 print(f"{line} | | | | | | not run: over {limit:g} s |", flush=True)
 
 
-def told(work: tuple[Work, Work], found: tuple[Measured, Measured]) -> str:
-    """Say what featx and another contender took; scores differ where both have scored the same."""
-    ours, theirs = (one.seconds / each.n_fits() for one, each in zip(found, work, strict=True))
-    is_same = work[0] is work[1]
+def told(ours: Measured, theirs: Measured) -> str:
+    """Say what featx and another contender took, and by how much their scores differ."""
     cells = (
-        work[0].name() if is_same else f"{work[0].name()} / {work[1].name()}",
-        f"{found[0].seconds:.2f}",
-        f"{found[1].seconds:.2f}",
-        f"{theirs / ours:.1f}",
-        f"{found[0].memory:.0f} / {found[1].memory:.0f}",
-        f"{np.abs(found[0].scores - found[1].scores).max():.3f}" if is_same else "",
+        f"{ours.seconds:.2f}",
+        f"{theirs.seconds:.2f}",
+        f"{theirs.seconds / ours.seconds:.1f}",
+        f"{ours.memory:.0f} / {theirs.memory:.0f}",
+        f"{np.abs(ours.scores - theirs.scores).max():.3f}",
     )
     return " | ".join(cells)
 
