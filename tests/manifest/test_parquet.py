@@ -1,8 +1,11 @@
 """Parquet files: which column holds the images, what the others are, and reading one value of many."""
 
+import base64
 import json
+import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from source_samples import read_elsewhere
 
 from featx.errors import ImageDecodeError, ManifestError, MissingExtraError, UsageError
 from featx.manifest import parquet_values
-from featx.manifest.locator import read_place, stat_place
+from featx.manifest.locator import PARQUET, place_in, read_place, stat_place
 from featx.manifest.source import SourceOptions, read_bytes, read_source, stat
 
 pa = pytest.importorskip("pyarrow")
@@ -255,6 +258,28 @@ def test_memory_stays_flat_in_the_size_of_a_row_group(tmp_path):
         assert read_bytes(manifest, position) == images[position]
         highest = max(highest, pa.total_allocated_bytes() - before)
     assert highest < 40e6
+
+
+WRONG_STATISTICS = (
+    "c-pm;O>YuG7{_P!g<wM(AkJhq;ef_Yn%Gw(#2A`5l*M8(wj>5IUY6|&BouI=g2toq<jELg8e{wrp8NnF`~)71Cl7uGPd+mXg~~=f=!DEX^Su"
+    "1#`LnaTCn}r7ASseA!-A3sEne0ULfwuhm%*@05J?ic0?{~$kVq<vmUVD59a0hr$T^eNU^X<YYml@+7Ry9aBr}d7FbV<S5yPX?#Rh_evxH6BS"
+    "hygI9XZv*2z7>?Spp7@KTr6Ckho?_1x?@c3^49@kNgmjsS=nW!~b25E2o1n!U4nXyd3LZ2C+!rZF+|eF;GThX6w*tcwm#*(m7_<9}T>|v^8e"
+    "*oI!I5l~Yiz9A?|8d+o7@My(Yq$5D#JtPG08t>u6e5Qs(%`W(}jm=}2T*GFv0RuRz<OmSFpG-gGtEOZIrd8BGY5q<iYf5iL^p8b>NX+|h*+`"
+    "j@np-(aYr14kU?6VIiaRs73ppHlB3myGI_G?VvVg5zu$9l+pm_H-=_u9W1{DbjNw0}4Gdvo@p{8sxj9kd_o^eu=_v6!e-ZdI=aw}^e#*41bT"
+    "82cg^yFv^_z9EW2G{m+FiF{s&o6^`8qNE(tRgBHy$-Yzo<`ppPqOF_?VvCb;TRQu->Wy|?Zg*t<#jfl`1_~9G-#E?BtNx19`d+<S?A(>!U0J"
+    "_go7CqkDycTD7boYt*NYpD+7?PO-&U}OY;k8SVSid=+d==su>M=#ol4uCmdwPrwhAoWbNmNK-eA@3^;R9<?+()sJ-^@TcG8!!Ya45uRu109;"
+    "D^4#_jM1xzCQtU$L*W"
+)
+"""A file that says more of one column's levels than there are, compressed."""
+
+
+def test_wrong_statistics_of_a_column_do_not_end_the_process(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_bytes(zlib.decompress(base64.b85decode(WRONG_STATISTICS)))
+    with pytest.raises(subprocess.CalledProcessError) as stop:
+        read_elsewhere(place_in(PARQUET, str(path), 0, 0, "image.bytes"))
+    assert stop.value.returncode == 1
+    assert b"ImageDecodeError" in stop.value.stderr
 
 
 @settings(deadline=None, max_examples=60)
