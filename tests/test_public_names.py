@@ -52,6 +52,7 @@ def test_star_import_gives_the_public_names() -> None:
 STAGES = ["audit", "extract", "fewshot", "finetune", "fit", "lock", "predict", "race", "rank", "suggest"]
 
 
+@pytest.mark.slow
 def test_a_stage_is_the_function_also_after_its_module_was_imported() -> None:
     code = "import featx, inspect\n" + "".join(
         f"import featx.{name}\n"

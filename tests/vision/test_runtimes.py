@@ -70,7 +70,9 @@ def assert_runtime_agrees(name, backbone, n=5):
     assert torch.equal(again, features)
 
 
-@pytest.mark.parametrize("name", ["torch", "openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "onnxruntime"))]
+)
 def test_a_runtime_agrees_with_the_plain_network_in_any_batch(name):
     need(name)
     assert_runtime_agrees(name, backbone_of("featx-mini"))
