@@ -109,8 +109,10 @@ def _check_episodes(n: int) -> None:
     """Raise UsageError for an option of episodes where none were asked for."""
     from featx.errors import UsageError
 
+    if n:
+        return
     context = click.get_current_context()
-    for name in () if n else ("ways", "queries"):
+    for name in ("ways", "queries"):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name} is of episodes: give --episodes N as well")
 

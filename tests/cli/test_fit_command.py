@@ -216,6 +216,7 @@ def test_scores_on_training_images_alone_do_not_pass_for_scores_of_new_ones(feat
     assert "new samples like these" not in said
     on_stdout = " ".join(featx("predict", bundle, photos).err.split())
     assert "16 images that the classifier was fitted on: balanced_accuracy" in on_stdout
+    assert featx("predict", bundle, photos, "--json").json["evaluation"]["n_samples"] == 16
 
 
 def test_predict_says_which_images_were_in_the_training_set_and_scores_the_new_ones(

@@ -68,7 +68,7 @@ class LrRange:
 
 def n_test_steps(n_train: int, recipe: Recipe) -> int:
     """Return how many steps a test takes at most; 0 where the recipe has a learning rate, or no epochs to need one."""
-    if recipe.lr is not None or not recipe.epochs:
+    if not recipe.finds_lr:
         return 0
     return _n_batches(n_train, recipe.batch_size) + len(_rising(recipe, n_train))
 

@@ -212,14 +212,12 @@ class PartTrainer:
             record(part, epochs)
 
     def _with_lr(self, task: PartTask, reader: ImageReader, *, resume: bool, progress: Progress | None) -> Recipe:
-        """Find the learning rate on the part's own training samples, where the recipe leaves it open and trains at all.
+        """Find the learning rate on the part's own training samples, where the recipe leaves it open.
 
         It is kept in the folder, so that a resumed training takes the same.
         """
-        if self._recipe.lr is not None:
-            return self._recipe
-        if not self._recipe.epochs:
-            return replace(self._recipe, lr=0.0)
+        if not self._recipe.finds_lr:
+            return replace(self._recipe, lr=self._recipe.lr or 0.0)
         kept = None if self._folder is None else Checkpoint(self._folder / f"{task.name}.lr.pt", self._identity(task))
         state = kept.load() if kept is not None and resume else None
         if state is None:

@@ -199,6 +199,11 @@ class Recipe:
         return self.lr
 
     @property
+    def finds_lr(self) -> bool:
+        """Whether a test finds the learning rate: not where there is one, nor where nothing is trained."""
+        return self.lr is None and self.epochs > 0
+
+    @property
     def keeps_lower(self) -> bool:
         """Whether what a frozen lower part gives for an image may be kept: images are not mixed."""
         return self.train in ("head", "last-block") and not self.mixup and not self.cutmix
