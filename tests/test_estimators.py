@@ -29,9 +29,9 @@ from featx.manifest.source import manifest_of
 from featx.store import lock
 from featx.store.cache import ShardCache
 from featx.vision.backbones import load_backbone
+from featx.vision.mini import N_FEATURES
 
 N = 8
-N_FEATURES = 480
 MINI = {"backbone": "featx-mini", "weights": "random", "device": "cpu", "num_workers": 2}
 
 
@@ -197,6 +197,7 @@ def test_a_weights_file_that_was_replaced_is_read_again(tmp_path, pixels) -> Non
     from safetensors.torch import save_file
 
     from featx.vision.backbones import load_backbone
+from featx.vision.mini import N_FEATURES
 
     rows = []
     for seed in range(2):

@@ -157,7 +157,7 @@ def test_export_and_import_and_what_the_result_is_good_for(featx, made, photos, 
     assert featx("cache", "export", "cache/photos.h5", "-o", "out.csv", "--ledger", "--json").json["lines"] == 17
     outcome = featx("cache", "import", "out.npz", "-o", "cache/foreign.h5", "--made-by", "my network")
     assert outcome.code == 0
-    assert "16 rows of 480 features, made elsewhere (foreign:my network)" in outcome.out
+    assert "16 rows of 928 features, made elsewhere (foreign:my network)" in outcome.out
     outcome = featx("cache", "import", "out.csv", "-o", "cache/csv.h5", "--json")
     assert outcome.code == 8
     assert outcome.json["failures"] == {"moss/bad.png": "not-finite"}

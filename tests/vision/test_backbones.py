@@ -155,7 +155,7 @@ def test_the_list_tells_features_image_size_parameters_and_weights(tmp_path, mon
 
 def test_the_list_knows_featx_mini():
     (info,) = list_backbones("featx-mini")
-    assert (info.n_features, info.image_size) == (480, 128)
+    assert (info.n_features, info.image_size) == (928, 128)
     assert info.n_features == load_backbone(request("featx-mini")).spec.n_features
 
 
@@ -311,7 +311,7 @@ def test_weights_with_and_without_auxiliary_heads_give_the_features_of_torchvisi
 def test_featx_mini_is_inside_the_package_and_needs_no_download():
     backbone = load_backbone(request("featx-mini", "DEFAULT"))
     spec = backbone.spec
-    assert (spec.weights, spec.feature_shape, spec.preprocess.crop) == ("featx-mini", (480,), (128, 128))
+    assert (spec.weights, spec.feature_shape, spec.preprocess.crop) == ("featx-mini", (928,), (128, 128))
     assert spec.weights_sha256 == hashlib.sha256(mini.WEIGHTS_FILE.read_bytes()).hexdigest()
     assert backbone.weights_blob is None
     expected = mini.load_featx_mini_weights(mini.featx_mini())

@@ -370,7 +370,7 @@ def test_any_batch_size_and_number_of_threads_give_the_same_features(tmp_path):
         for size, n in ((1, 1), (7, 4), (64, None))
     ]
     for result in results[1:]:
-        assert result.shape == (13, 480)
+        assert result.shape == (13, 928)
         assert np.abs(result - results[0]).max() <= 1e-4 * results[0].std()
     again = np.concatenate([b.features for b in run(manifest_of(arrays), embedder, batch_size=7, num_workers=1)])
     assert np.array_equal(again, results[1]), "same batches, same bits"

@@ -48,7 +48,7 @@ def test_rounded_weights_are_bfloat16_numbers_near_the_exact_ones_and_each_windo
 
 def test_modules_that_stay_exact_keep_weights_and_dtype():
     graph = graph_of()
-    names = ("stem", "stage2.conv1")
+    names = ("stem", "stage2.0.conv1")
     rounded = round_weights(graph, names)
     same = [torch.equal(a.weight, b.weight) for a, b in zip(convolutions(graph), convolutions(rounded), strict=True)]
     assert same.count(True) == 2 + sum(c.kernel_size == (1, 1) for c in convolutions(graph))
