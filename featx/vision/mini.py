@@ -12,10 +12,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import SqueezeExcitation
 
-CHANNELS = (32, 64, 128, 192)
-BLOCKS = (2, 2, 2, 1)
-N_HEAD = 512
-N_FEATURES = sum(CHANNELS) + N_HEAD
+CHANNELS = (32, 64, 128, 192, 512)
+N_FEATURES = sum(CHANNELS)
 IMAGE_SIZE = 128
 """Pixels: the shorter side is resized to it (bilinear, antialiased), then a centre square of it is cut out."""
 MEAN = (0.485, 0.456, 0.406)
@@ -54,23 +52,23 @@ class ResidualBlock(nn.Module):
 
 
 class FeatxMini(nn.Module):
-    """Four residual stages and a 1x1 convolution; the features are the average-pooled outputs of all five, side by side.
+    """Four residual stages and one of a 1x1 convolution; the features are the average-pooled outputs of all five.
 
     The early stages carry colour and texture, the late ones parts of objects. Submodules to hook: ``stem``, ``stage1``
-    to ``stage4`` and ``head`` ((B, channels, h, w) maps, 4, 4, 8, 16, 32 and 32 times as small as the image), and
-    ``features_out``, whose output is the feature vector.
+    to ``stage5`` ((B, channels, h, w) maps, 4, 4, 8, 16, 32 and 32 times as small as the image), and ``features_out``,
+    whose output is the feature vector.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        first = CHANNELS[0]
-        # Four times as small before the first stage: a step of training takes two thirds of the time it takes otherwise.
-        self.stem = nn.Sequential(_convolution(3, first, 3, 2), nn.ReLU(), _convolution(first, first, 3, 2), nn.ReLU())
-        self.stage1 = _stage(first, first, BLOCKS[0], stride=1)
-        self.stage2 = _stage(first, CHANNELS[1], BLOCKS[1], stride=2)
-        self.stage3 = _stage(CHANNELS[1], CHANNELS[2], BLOCKS[2], stride=2)
-        self.stage4 = _stage(CHANNELS[2], CHANNELS[3], BLOCKS[3], stride=2)
-        self.head = nn.Sequential(_convolution(CHANNELS[3], N_HEAD, 1), nn.ReLU())
+        one, two, three, four, five = CHANNELS
+        # The first stage sees a map four times as small: the time of a small network goes into its large maps.
+        self.stem = nn.Sequential(_convolution(3, one, 3, 2), nn.ReLU(), _convolution(one, one, 3, 2), nn.ReLU())
+        self.stage1 = nn.Sequential(ResidualBlock(one, one, 1), ResidualBlock(one, one, 1))
+        self.stage2 = nn.Sequential(ResidualBlock(one, two, 2), ResidualBlock(two, two, 1))
+        self.stage3 = nn.Sequential(ResidualBlock(two, three, 2), ResidualBlock(three, three, 1))
+        self.stage4 = ResidualBlock(three, four, 2)
+        self.stage5 = nn.Sequential(_convolution(four, five, 1), nn.ReLU())
         self.features_out = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,17 +86,11 @@ class FeatxMini(nn.Module):
         """
         pooled = []
         x = self.stem(x)
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4, self.head):
+        for stage in (self.stage1, self.stage2, self.stage3, self.stage4, self.stage5):
             x = stage(x)
             pooled.append(x.float().mean(dim=(2, 3)))
         features: torch.Tensor = self.features_out(torch.cat(pooled, dim=1))
         return features
-
-
-def _stage(in_channels: int, channels: int, n_blocks: int, *, stride: int) -> nn.Sequential:
-    """Blocks in a row; the first takes the stride."""
-    first = ResidualBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(ResidualBlock(channels, channels, 1) for _ in range(n_blocks - 1)))
 
 
 def featx_mini() -> FeatxMini:

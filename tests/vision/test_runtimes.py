@@ -111,7 +111,7 @@ def test_the_weights_given_are_the_weights_used():
     images = Task.of([backbone_of("featx-mini")], "cpu").probe(2)
     network = backbone_of("featx-mini")
     with torch.no_grad():
-        network.network.stage4[0].conv2[0].weight.mul_(2.0)
+        network.network.stage4.conv2[0].weight.mul_(2.0)
     with torch.inference_mode():
         changed = make_runtime("torch", [network], "cpu")(images)[0][0]
         plain = make_runtime("torch", [backbone_of("featx-mini")], "cpu")(images)[0][0]
