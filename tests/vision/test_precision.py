@@ -51,14 +51,14 @@ def test_modules_that_stay_exact_keep_weights_and_dtype():
     names = ("stem", "stage2.0.conv1")
     rounded = round_weights(graph, names)
     same = [torch.equal(a.weight, b.weight) for a, b in zip(convolutions(graph), convolutions(rounded), strict=True)]
-    assert same.count(True) == 2 + sum(c.kernel_size == (1, 1) for c in convolutions(graph))
+    assert same.count(True) == 3 + sum(c.kernel_size == (1, 1) for c in convolutions(graph))
     packed = pack_graph(rounded, torch.bfloat16, names)
     dtypes = [module.dtype for module in packed.modules() if isinstance(module, PackedConvolution)]
-    assert dtypes.count(torch.float32) == 2
+    assert dtypes.count(torch.float32) == 3
     assert len(dtypes) == len(convolutions(graph))
     kept = keep_exact(rounded, names, torch.device("cpu"))
-    # In the stem the convolution and the ReLU after it.
-    assert sum(isinstance(module, Exact) for module in kept.modules()) == 3
+    # In the stem two convolutions and the ReLUs after them.
+    assert sum(isinstance(module, Exact) for module in kept.modules()) == 5
 
 
 @pytest.mark.skipif(not can_pack("bfloat16"), reason="this processor has no packed weights in bfloat16")
