@@ -197,7 +197,6 @@ def test_a_weights_file_that_was_replaced_is_read_again(tmp_path, pixels) -> Non
     from safetensors.torch import save_file
 
     from featx.vision.backbones import load_backbone
-from featx.vision.mini import N_FEATURES
 
     rows = []
     for seed in range(2):

@@ -84,9 +84,10 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(train, monkeypatch, capsys):
             raise KeyboardInterrupt
         return step(lesson, number, side)
 
-    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as stopped:
         stopped.setattr(train.script.Lesson, "step", stop_at_the_fifth)
-        train("--steps", 6)
+        with pytest.raises(KeyboardInterrupt):
+            train("--steps", 6)
     capsys.readouterr()
     assert train("--steps", 6, "--resume", "--measure", 1) == whole
     assert "after 4 steps" not in capsys.readouterr().out

@@ -24,7 +24,7 @@ WEIGHTS_FILE = Path(__file__).parent / "weights" / "featx-mini.safetensors"
 
 
 def _convolution(in_channels: int, channels: int, size: int, stride: int = 1) -> nn.Sequential:
-    """A convolution and its batch norm."""
+    """Build a convolution and its batch norm."""
     convolution = nn.Conv2d(in_channels, channels, size, stride, size // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels))
 
