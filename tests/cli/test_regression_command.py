@@ -69,7 +69,8 @@ def test_json_of_a_fit(featx, features):
 
 
 def test_predict_writes_numbers_with_their_intervals(featx, bundle, features, greys, tmp_path):
-    Image.new("L", (40, 40), 100).save(tmp_path / "new.png")
+    noisy = np.random.default_rng(1).normal(100, 20, (40, 40))  # as the pictures that were learned from
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "new.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
     (tmp_path / "more.csv").write_text("path,label\nnew.png,100\nbad.png,3\n0.png,20\n")
     outcome = featx("predict", bundle, tmp_path / "more.csv", "--coverage", "0.8", "-o", tmp_path / "p.csv")
